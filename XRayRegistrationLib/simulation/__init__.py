@@ -1,0 +1,1 @@
+"""Simulated X-rays: materials, spectrum, detector, and the poses they are taken from."""
