@@ -1,0 +1,82 @@
+"""Patch gradient NCC, the similarity of xReg's hip registrations."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.similarity.masked import gradients, prepare, window_correlation
+
+XREG_SIGMA_PX = 1.1  # of a 5x5 Gaussian kernel
+
+
+def patch_radius(downsampling: float) -> int:
+    """Radius in pixels of a patch at a downsampling factor (0.125 is an eighth of the size).
+
+    round(41 ds), at least 1 (Grupp et al. 2020, methods sheet 8.2).
+    """
+    return max(1, round(41 * downsampling))
+
+
+def patch_gradient_ncc(
+    moving: ArrayLike,
+    fixed: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    radius: int = 5,
+    weights: ArrayLike | None = None,
+    smoothing_sigma_px: float = XREG_SIGMA_PX,
+    min_valid_fraction: float = 0.5,
+    variance_floor: float = 1e-5,
+) -> float:
+    """Mean NCC of all patches of the image gradients, in [-1, 1]; larger is better.
+
+    Both images are smoothed (5x5 Gaussian), then for the Sobel derivatives along columns and rows
+    the NCC of every (2 radius + 1)^2 patch, stride 1, is averaged, and the two averages are
+    averaged (Grupp et al. 2020, methods sheet 8.2, as 1 minus their cost).
+
+    Args:
+        moving, fixed: (H, W).
+        mask: (H, W), True where valid; less a rim of the kernels' reach.
+        radius: of the patch in pixels, see :func:`patch_radius`; 5 for an image of about 180 px.
+        weights: (H, W) >= 0, the weight of the patch around each pixel, e.g. from a projected
+            segmentation; only its values inside the mask are looked at.
+        smoothing_sigma_px: sigma of the Gaussian; 0 for none.
+        min_valid_fraction: of a patch's pixels; 1 takes whole patches only, as xReg does.
+        variance_floor: added to the local variances, in units of the gradient image's variance.
+
+    It does not change with the gain (> 0) and offset of either image. A constant image gives 0.
+
+    Raises:
+        InputError: shapes differ, no patch left, weights that are negative, not finite or all 0,
+            or a valid pixel that is not finite.
+    """
+    a, b, m = prepare(moving, fixed, mask)
+    ax, ay, inner = gradients(a, m, smoothing_sigma_px)
+    bx, by, _ = gradients(b, m, smoothing_sigma_px)
+    halves = []
+    for ga, gb in ((ax, bx), (ay, by)):
+        values, counts = window_correlation(
+            ga, gb, inner, radius, min_valid_fraction=min_valid_fraction, variance_floor=variance_floor
+        )
+        if not counts.any():
+            side = 2 * radius + 1
+            raise InputError(
+                f"no {side}x{side} px patch of gradients holds {min_valid_fraction:.0%} valid pixels; "
+                "allowed is a smaller radius, a smaller min_valid_fraction or a larger mask"
+            )
+        halves.append(float(np.average(values[counts], weights=_patch_weights(weights, counts))))
+    return float(np.clip(0.5 * (halves[0] + halves[1]), -1.0, 1.0))
+
+
+def _patch_weights(weights: ArrayLike | None, counts: np.ndarray) -> np.ndarray | None:
+    if weights is None:
+        return None
+    w = np.asarray(weights)
+    if w.shape != counts.shape:
+        raise InputError(f"the weights are {w.shape} and the images {counts.shape}; allowed is one weight a pixel")
+    w = w[counts].astype(np.float64)
+    if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+        raise InputError("the weights are negative, not finite or all 0 where patches count; allowed are weights >= 0")
+    return w
