@@ -122,9 +122,7 @@ class Result:
             ]
             put("landmarks_px_views", np.stack(pixels))
         else:
-            put(
-                "landmarks_px_views", _array(self.landmarks_px_views, (n_views, len(points), 2), "landmarks_px_views")
-            )
+            put("landmarks_px_views", _array(self.landmarks_px_views, (n_views, len(points), 2), "landmarks_px_views"))
         put("trace", tuple(self.trace))
 
     @property
@@ -215,7 +213,7 @@ class Result:
             InputError: not such a dictionary, or values that contradict one another.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise InputError(f"this is no result of xrayreg (no \"format\": \"{FORMAT}\"); give a result.json")
+            raise InputError(f'this is no result of xrayreg (no "format": "{FORMAT}"); give a result.json')
         if data.get("format_version") != FORMAT_VERSION:
             raise InputError(
                 f"the result has format_version {data.get('format_version')!r}; this version reads {FORMAT_VERSION}, "
