@@ -1,0 +1,1 @@
+"""Pictures that show a clinician what was found, and whether to believe it."""

@@ -1,0 +1,39 @@
+"""The verdict in words and a colour, the same in every picture and in the shell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from XRayRegistrationLib.result import Result
+
+GREEN, RED, AMBER = "#3ddc84", "#ff5c5c", "#ffc04d"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, its colour, and the sentences below it."""
+
+    headline: str
+    colour: str
+    sentences: tuple[str, ...] = ()
+
+
+def verdict_of(result: Result) -> Verdict:
+    """What to tell a clinician about a result: the headline never leaves the outcome to the colour alone."""
+    percent = percentage(result.probability)
+    sentences = tuple(s for s in (result.message, result.ambiguity) if s)
+    if result.ok:
+        colour = AMBER if result.ambiguity else GREEN
+        return Verdict(f"✔ Registration accepted (probability that it is right: {percent})", colour, sentences)
+    return Verdict(
+        f"✘ REGISTRATION FAILED, do not use this pose (probability that it is right: {percent})", RED, sentences
+    )
+
+
+def percentage(probability: float) -> str:
+    """A probability for people: never 100 % or 0 %, which no test can promise."""
+    if probability > 0.99:
+        return "over 99 %"
+    if probability < 0.01:
+        return "under 1 %"
+    return f"{100 * probability:.0f} %"
