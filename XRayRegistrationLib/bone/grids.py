@@ -55,9 +55,12 @@ def ball(radius_mm: float, spacing_kji_mm: NDArray[np.float64]) -> Mask:
 
 def dilate(mask: Mask, radius_mm: float, spacing_kji_mm: NDArray[np.float64]) -> Mask:
     """All voxels within ``radius_mm`` of the mask, by distances: cost does not grow with the radius."""
-    if not mask.any():
-        return mask.copy()
-    return ndimage.distance_transform_edt(~mask, sampling=spacing_kji_mm) <= radius_mm
+    out = np.zeros_like(mask)
+    if mask.any():
+        reach = np.ceil(radius_mm / spacing_kji_mm).astype(int)
+        box = bounding_box(mask, (int(reach[0]), int(reach[1]), int(reach[2])))
+        out[box] = _distance(~mask[box], spacing_kji_mm) <= radius_mm
+    return out
 
 
 def erode(mask: Mask, radius_mm: float, spacing_kji_mm: NDArray[np.float64]) -> Mask:
@@ -65,9 +68,12 @@ def erode(mask: Mask, radius_mm: float, spacing_kji_mm: NDArray[np.float64]) -> 
 
     A structure that the CT's edge cuts off is therefore not eroded there.
     """
-    if mask.all():
+    if mask.all() or not mask.any():
         return mask.copy()
-    return ndimage.distance_transform_edt(mask, sampling=spacing_kji_mm) > radius_mm
+    out = np.zeros_like(mask)
+    box = bounding_box(mask, 1)
+    out[box] = _distance(mask[box], spacing_kji_mm) > radius_mm if not mask[box].all() else mask[box]
+    return out
 
 
 def bounding_box(mask: Mask, margin: int | Factor = 0) -> Box:
@@ -85,6 +91,12 @@ def bounding_box(mask: Mask, margin: int | Factor = 0) -> Box:
             raise ValueError("the mask is empty")
         box.append(slice(max(int(hit[0]) - m, 0), min(int(hit[-1]) + 1 + m, mask.shape[axis])))
     return box[0], box[1], box[2]
+
+
+def _distance(mask: Mask, spacing_kji_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance in mm of each voxel of the mask to the nearest outside it."""
+    out: NDArray[np.float64] = ndimage.distance_transform_edt(mask, sampling=spacing_kji_mm)
+    return out
 
 
 def _reduced(values: NDArray[Any], factor: Factor, combine: Callable[..., NDArray[Any]]) -> NDArray[Any]:

@@ -39,7 +39,10 @@ def mask_from_labels(label_map: Volume, ct: Volume, labels: Sequence[int] | None
     ):
         inside = _on_grid_of(inside, label_map.ras_from_ijk, ct)
         if not inside.any():
-            raise InputError(f"{name} does not overlap the CT {ct.source}; allowed is a label map of the same patient space")
+            raise InputError(
+                f"{name} has none of its chosen labels inside the CT {ct.source}; allowed is a label map in the "
+                "same patient space; check that it was drawn on this CT"
+            )
     return Volume(inside.astype(np.uint8), ct.ras_from_ijk, name)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from XRayRegistrationLib.bone.body import body_mask
 from XRayRegistrationLib.bone.checks import check_ct, empty_background
+from XRayRegistrationLib.bone.contrast import contrast_mask
 from XRayRegistrationLib.bone.grids import (
     Factor,
     Mask,
@@ -30,9 +32,11 @@ class SegmentationOptions:
 
     Attributes:
         seed_hu: a part of bone holds voxels above this: cortex and metal do, soft tissue does not.
+        reach_mm: and no bone is farther from such voxels: a kidney that touches a rib is not bone.
         cortex_hu: single voxels above this are bone where they touch such a part.
         cancellous_hu: so are voxels whose surrounding (about 2.5 mm) has a mean above this: the
             inside of a vertebra is not dense, but soft tissue without contrast stays below.
+        without_contrast: whether vessels and organs full of contrast agent are taken out.
         closing_mm: gaps in the cortex up to twice this are sealed before holes are filled.
         largest_hole_mm3: larger holes stay: the cranial cavity is not bone.
         smallest_part_share: parts smaller than this share of all bone are dropped (calcified vessels,
@@ -41,8 +45,10 @@ class SegmentationOptions:
     """
 
     seed_hu: float = 350.0
+    reach_mm: float = 15.0
     cortex_hu: float = 250.0
     cancellous_hu: float = 150.0
+    without_contrast: bool = True
     closing_mm: float = 2.5
     largest_hole_mm3: float = 1.5e5
     smallest_part_share: float = 0.001
@@ -102,6 +108,8 @@ def _in_body(ct: Volume, body: Mask, threshold: float | None, options: Segmentat
         bone = hu > options.cortex_hu
         bone |= _local_mean(hu, spacing) > options.cancellous_hu
         seed = block_mean(hu, factor) > options.seed_hu
+        if options.without_contrast:
+            bone &= ~contrast_mask(ct, body)[box]
     if bone.any():
         out[box] = _solid_parts(bone, seed, factor, spacing, options)
     return out
@@ -114,13 +122,13 @@ def _solid_parts(
     coarse_spacing = spacing * factor
     block_mm3 = float(np.prod(coarse_spacing))
     coarse = block_any(bone, factor)
+    if seed is not None:
+        coarse &= dilate(seed & coarse, options.reach_mm, coarse_spacing)
     labels, count = ndimage.label(coarse)
     # size by voxels, not blocks: blocks count a speck as large as themselves
     amount = block_mean(bone, factor)
     size = np.bincount(labels.ravel(), weights=amount.ravel(), minlength=count + 1) * block_mm3
     keep = size >= options.smallest_part_share * size[1:].sum()
-    if seed is not None:
-        keep &= np.bincount(labels.ravel(), weights=seed.ravel(), minlength=count + 1) > 0
     keep[0] = False
     kept = keep[labels]
     out = bone & enlarge(kept, factor, bone.shape)
