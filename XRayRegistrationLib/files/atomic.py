@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -80,11 +79,11 @@ class OutputFolder:
             raise RuntimeError("OutputFolder.path is for use inside its with block")
         return self._temporary / name
 
-    def commit(self) -> list[Path]:
+    def commit(self, remove: Iterable[str] = ()) -> list[Path]:
         """Put every file in place; returns their final paths, sorted.
 
-        Numbered companions of an earlier run (``overlay_2.png`` beside ``overlay.png``) that this
-        run did not write are removed, so that the folder never mixes two results.
+        Args:
+            remove: names in the folder that belong to an earlier result and would now mislead.
         """
         if self._temporary is None:
             raise RuntimeError("OutputFolder.commit is for use inside its with block")
@@ -95,10 +94,10 @@ class OutputFolder:
                 os.fsync(file.fileno())  # a full disk shows here at the latest, before anything is replaced
         with uninterrupted():
             if self.folder.is_dir():
-                for stale in _stale_companions(self.folder, names):
-                    stale.unlink()
                 for name in names:
                     os.replace(self._temporary / name, self.folder / name)
+                for name in set(remove) - set(names):
+                    (self.folder / name).unlink(missing_ok=True)
             else:
                 made = _make_parents(self.folder)
                 try:
@@ -232,13 +231,3 @@ def _make_parents(path: Path) -> list[Path]:
         parent.mkdir()
         made.append(parent)
     return made
-
-
-def _stale_companions(folder: Path, names: list[str]) -> list[Path]:
-    written = set(names)
-    stale = []
-    for entry in folder.iterdir():
-        match = re.fullmatch(r"(.+)_\d+(\.[A-Za-z0-9.]+)", entry.name)
-        if match and entry.name not in written and match[1] + match[2] in written and entry.is_file():
-            stale.append(entry)
-    return stale

@@ -16,6 +16,8 @@ from XRayRegistrationLib.files.landmarks import write_landmarks
 from XRayRegistrationLib.files.transforms import write_slicer_transform
 from XRayRegistrationLib.result import Result
 
+PICTURE_STEMS = ("overlay", "drr", "edges", "checkerboard", "scene")
+
 
 def write_result(out: OutputFolder, result: Result) -> list[str]:
     """Write the result, without pictures, into an open output folder; returns the files' names.
@@ -53,6 +55,22 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         return Result.from_dict(data)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def files_of_earlier_result(folder: Path) -> list[str]:
+    """Names of everything that an earlier result in ``folder`` may have written, ``result.json`` apart.
+
+    What a new result does not write again is removed, or the folder would mix two results. Nothing
+    is named where there is no ``result.json`` of ours.
+    """
+    try:
+        views = len(read_result(folder).views)
+    except InputError:
+        return []
+    stems = [(stem, ".png") for stem in PICTURE_STEMS]
+    stems += [("ct_from_camera", ".tfm"), ("ct_from_camera", ".h5")]
+    names = [numbered(stem, view) + suffix for view in range(views) for stem, suffix in stems]
+    return [*names, "ct_from_rig.tfm", "ct_from_rig.h5"]
 
 
 def numbered(stem: str, view: int) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import check_rigid
+from XRayRegistrationLib.images.itk_file import quiet_stderr
 
 Array = NDArray[np.float64]
 
@@ -47,7 +48,8 @@ def write_slicer_transform(path: str | os.PathLike[str], camera_from_ct: ArrayLi
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
     try:
-        sitk.WriteTransform(transform, str(path))
+        with quiet_stderr():
+            sitk.WriteTransform(transform, str(path))
         written = read_slicer_transform(path)  # the writer does not report a full disk
     except (RuntimeError, InputError) as error:
         raise InputError(
@@ -70,7 +72,8 @@ def read_slicer_transform(path: str | os.PathLike[str]) -> Array:
     if not path.is_file():
         raise InputError(f"the transform {path} does not exist; give a .tfm or .h5 file")
     try:
-        transform = sitk.ReadTransform(str(path))
+        with quiet_stderr():  # HDF5 prints its whole error stack
+            transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         raise InputError(
             f"{path} is not a transform that ITK reads; give a linear .tfm or .h5 as Slicer saves it"
