@@ -48,11 +48,10 @@ def body_mask(ct: Volume) -> Mask:
 
 
 def _flesh(labels: NDArray[Any], count: int, hu: NDArray[np.float32]) -> Mask:
-    index = np.arange(count + 1)
     size = np.bincount(labels.ravel(), minlength=count + 1).astype(float)
-    share = ndimage.mean(hu > _DENSE_HU, labels, index)
     size[0] = 0.0
-    keep = (share >= _DENSE_SHARE) & (size > 0)
+    dense = np.bincount(labels.ravel(), weights=(hu > _DENSE_HU).ravel(), minlength=count + 1)
+    keep = (dense >= _DENSE_SHARE * size) & (size > 0)
     if not keep.any():
         keep = size == size.max()
     keep &= size >= _PART_SHARE * size[keep].max()

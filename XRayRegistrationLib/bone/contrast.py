@@ -14,6 +14,8 @@ _THICK_MM = 4.5  # half the width of the thinnest vessel that is looked for
 _POOL_HU = (150.0, 600.0)  # mean of an opacified organ; cortex that thick is denser
 _RIM_MM = 8.0
 _RIM_SHARE = 0.33  # of a pool's mean: bone has a cortex brighter than its inside by more than half
+_FLESH_HU = (-200.0, 150.0)
+_FLESH_SHARE = 0.3  # of the body, for there to be vessels
 _SMALLEST_MM3 = 200.0
 _BOLUS_HU = 1000.0
 _BOLUS_GAP_MM = 6.0  # between its parts, where a vein is pinched between clavicle and rib
@@ -33,7 +35,11 @@ def contrast_mask(ct: Volume, body: Mask) -> Mask:
     factor = block_factor(spacing, _GRID_MM)
     grid = spacing * factor
     hu = block_mean(ct.values, factor)
-    hu[~block_any(body, factor)] = -1000.0
+    inside = block_any(body, factor)
+    hu[~inside] = -1000.0
+    flesh = np.count_nonzero((hu > _FLESH_HU[0]) & (hu < _FLESH_HU[1]))
+    if flesh < _FLESH_SHARE * np.count_nonzero(inside):  # a specimen or a plastic bone, perhaps without cortex
+        return np.zeros(ct.values.shape, dtype=bool)
     pools = _pools(hu, grid)
     if not pools.any():
         return np.zeros(ct.values.shape, dtype=bool)
@@ -70,7 +76,7 @@ def _pools(hu: NDArray[np.float32], grid: NDArray[np.float64]) -> Mask:
 def _bolus(hu: NDArray[np.float32], pools: Mask, grid: NDArray[np.float64]) -> Mask:
     """Very dense parts that end in a pool and do not lie in bone."""
     dense = hu > _BOLUS_HU
-    labels, count = ndimage.label(dilate(dense, _BOLUS_GAP_MM / 2, grid), structure=np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(dilate(dense, _BOLUS_GAP_MM / 2, grid), structure=np.ones((3, 3, 3)))
     reached = dilate(pools, _THICK_MM, grid) & dense
     out = np.zeros_like(dense)
     for label in np.unique(labels[reached]):

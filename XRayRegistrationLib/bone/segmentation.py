@@ -51,7 +51,7 @@ class SegmentationOptions:
     without_contrast: bool = True
     closing_mm: float = 2.5
     largest_hole_mm3: float = 1.5e5
-    smallest_part_share: float = 0.001
+    smallest_part_share: float = 0.002
     grid_mm: float = 2.0
 
 
@@ -106,7 +106,7 @@ def _in_body(ct: Volume, body: Mask, threshold: float | None, options: Segmentat
         bone, seed = hu > threshold, None
     else:
         bone = hu > options.cortex_hu
-        bone |= _local_mean(hu, spacing) > options.cancellous_hu
+        bone |= _local_mean(hu, spacing, options.cancellous_hu) > options.cancellous_hu
         seed = block_mean(hu, factor) > options.seed_hu
         if options.without_contrast:
             bone &= ~contrast_mask(ct, body)[box]
@@ -132,36 +132,48 @@ def _solid_parts(
     keep[0] = False
     kept = keep[labels]
     out = bone & enlarge(kept, factor, bone.shape)
-    holes = _holes(kept, coarse_spacing, options)
-    if holes.any():
-        out |= enlarge(holes, factor, bone.shape)
+    marrow = _sealed(kept, coarse_spacing, options)
+    if marrow.any():
+        out |= enlarge(marrow, factor, bone.shape)
+    if out.any():
+        # between the blocks of marrow and the cortex
+        box = bounding_box(out, 1)
+        out[box] |= _enclosed(out[box], options.largest_hole_mm3 / float(np.prod(spacing)))
     return out
 
 
-def _holes(solid: Mask, spacing: NDArray[np.float64], options: SegmentationOptions) -> Mask:
-    """What bone encloses once gaps in the cortex are sealed: marrow, not the skull's inside."""
+def _sealed(solid: Mask, spacing: NDArray[np.float64], options: SegmentationOptions) -> Mask:
+    """Blocks without bone that it encloses once gaps in the cortex are closed: marrow, not the skull's inside."""
+    out = np.zeros_like(solid)
     if not solid.any():
-        return solid
+        return out
     box = bounding_box(solid, 2)
     closed = erode(dilate(solid[box], options.closing_mm, spacing), options.closing_mm, spacing)
-    labels, count = ndimage.label(~closed)
-    size = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing))
-    inside = size <= options.largest_hole_mm3
+    hole = _enclosed(closed, options.largest_hole_mm3 / float(np.prod(spacing)))
+    # the closing also filled what lies between a hole and its cortex
+    out[box] = (hole | (dilate(hole, 2 * options.closing_mm, spacing) & closed)) & ~solid[box]
+    return out
+
+
+def _enclosed(mask: Mask, largest: float) -> Mask:
+    """Holes of at most ``largest`` voxels: parts outside the mask that do not reach the grid's faces."""
+    labels, count = ndimage.label(~mask)
+    inside = np.bincount(labels.ravel(), minlength=count + 1) <= largest
     for axis in range(3):
         for end in (0, -1):
             inside[np.unique(labels.take(end, axis=axis))] = False
     inside[0] = False
-    hole = inside[labels]
-    out = np.zeros_like(solid)
-    # with what the closing added beside a hole, or a gap would stay between hole and cortex
-    out[box] = dilate(hole, 2 * options.closing_mm, spacing) & closed | hole if hole.any() else hole
-    return out
+    return inside[labels]
 
 
-def _local_mean(hu: NDArray[np.float32], spacing: NDArray[np.float64]) -> NDArray[np.float32]:
-    out = hu
+def _local_mean(hu: NDArray[np.float32], spacing: NDArray[np.float64], level: float) -> NDArray[np.float32]:
+    """Mean over about 2.5 mm of HU clipped evenly about ``level``, so that an edge stays where it is.
+
+    Unclipped, dense cortex would lift the mean of the soft tissue beside it, and grow by 1 mm.
+    """
+    out = np.clip(hu, 0.0, 2.0 * level)
     for axis in range(3):
-        size = max(1, round(2.5 / float(spacing[axis])))
+        size = 2 * round((2.5 / float(spacing[axis]) - 1.0) / 2.0) + 1  # odd: an even one shifts by half a voxel
         if size > 1:
             out = ndimage.uniform_filter1d(out, size, axis=axis, mode="nearest")
     return out
