@@ -43,7 +43,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
     """
     data = read_json(path, "the landmarks", "a .mrk.json file as Slicer saves it")
     markups = data.get("markups") if isinstance(data, dict) else None
-    if not isinstance(markups, list) or not markups or not isinstance(markups[0], dict):
+    if not isinstance(markups, list) or not markups or not all(isinstance(m, dict) for m in markups):
         raise InputError(f"{path} has no markups; allowed is a .mrk.json file as Slicer saves it")
     points: list[list[float]] = []
     names: list[str] = []
@@ -54,7 +54,10 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
         units = markup.get("coordinateUnits", "mm")
         if units not in ("mm", ["mm", "mm", "mm"]):
             raise InputError(f"{path} has coordinateUnits {units!r}; allowed is 'mm'")
-        for index, point in enumerate(markup.get("controlPoints", [])):
+        control_points = markup.get("controlPoints", [])
+        if not isinstance(control_points, list) or not all(isinstance(p, dict) for p in control_points):
+            raise InputError(f"{path} has no list of control points; allowed is a .mrk.json file as Slicer saves it")
+        for index, point in enumerate(control_points):
             if point.get("positionStatus", "defined") in ("undefined", "preview"):
                 continue
             names.append(str(point.get("label") or point.get("id") or index + 1))

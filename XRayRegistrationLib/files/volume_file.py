@@ -50,7 +50,8 @@ def _write(image: sitk.Image, file: Path) -> None:
     try:
         with quiet_stderr():
             sitk.WriteImage(image, str(file), useCompression=True)
-            same = np.array_equal(sitk.GetArrayViewFromImage(sitk.ReadImage(str(file))), sitk.GetArrayViewFromImage(image))
+            written = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        same = np.array_equal(written, sitk.GetArrayFromImage(image))
     except RuntimeError:
         same = False
     if not same:
