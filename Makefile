@@ -13,7 +13,7 @@
 
 VENV    := .venv
 MINIMAL := .venv-minimal
-PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary $(PIP_FLAGS)
+PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-warn-conflicts $(PIP_FLAGS)
 SPEC    := pyproject.toml constraints.txt
 
 .PHONY: help demo test test-unit test-minimal lint bench clean
@@ -39,7 +39,7 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.test
-	$(VENV)/bin/python Testing/benchmarks/render.py $(ARGS)
+	$(VENV)/bin/python -m Testing.benchmarks.render $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(MINIMAL)
