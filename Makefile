@@ -25,8 +25,12 @@ help:
 demo: $(VENV)/.demo
 	$(VENV)/bin/xrayreg demo $(ARGS)
 
-# The full tests come last, so that their closing line does too.
-test: test-minimal test-unit
+# Both always run. The full tests come last, so that their closing line does too.
+test: $(MINIMAL)/.ready $(VENV)/.test
+	@status=0; \
+	$(MINIMAL)/bin/python -m pytest Testing/minimal || status=1; \
+	$(VENV)/bin/python -m pytest Testing/unit $(ARGS) || status=1; \
+	exit $$status
 
 test-minimal: $(MINIMAL)/.ready
 	$(MINIMAL)/bin/python -m pytest Testing/minimal
