@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.itk_file import RAS_FROM_LPS, quiet_stderr
@@ -44,6 +44,15 @@ def write_image(path: str | os.PathLike[str], values: ArrayLike, pixel_spacing_m
     if pixel_spacing_mm is not None:
         image.SetSpacing([float(s) for s in pixel_spacing_mm])
     _write(image, Path(path))
+
+
+def write_counts(path: str | os.PathLike[str], counts: NDArray[np.uint16]) -> None:
+    """Write detector counts (height, width) as a 16-bit PNG or TIFF.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    _write(sitk.GetImageFromArray(np.asarray(counts, dtype=np.uint16)), Path(path))
 
 
 def _write(image: sitk.Image, file: Path) -> None:

@@ -1,0 +1,1 @@
+"""One file a command of ``xrayreg``: each has ``run(args) -> exit status``."""

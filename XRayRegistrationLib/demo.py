@@ -1,0 +1,153 @@
+"""``xrayreg demo``: the whole job on a sample chest CT, with an X-ray whose true pose is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from XRayRegistrationLib.bone.body import body_mask
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.cli import NOT_VERIFIED, OK
+from XRayRegistrationLib.commands.inputs import check_backend
+from XRayRegistrationLib.commands.report import certainty_lines, coloured
+from XRayRegistrationLib.drr.render import render
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.files.atomic import OutputFolder
+from XRayRegistrationLib.files.result_file import describe_input, files_of_earlier_result, write_result
+from XRayRegistrationLib.files.volume_file import write_counts
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import rotation_angle, transform_points
+from XRayRegistrationLib.images.camera_file import write_camera
+from XRayRegistrationLib.images.sample import load_sample_ct, sample_ct_path
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray_file import read_xray
+from XRayRegistrationLib.pictures.orientation import beam_words
+from XRayRegistrationLib.pictures.verdict import Verdict, verdict_of
+from XRayRegistrationLib.pictures.write import can_caption, write_pictures
+from XRayRegistrationLib.progress import Progress
+from XRayRegistrationLib.registration import register
+from XRayRegistrationLib.simulation.degradation import DegradationOptions, degrade
+from XRayRegistrationLib.simulation.materials import material_volume
+from XRayRegistrationLib.simulation.poses import sample_pose
+
+DETECTOR_MM, SDD_MM = 384.0, 1020.0
+SIZES = (64, 1024)
+GROSS_ERROR_MM = 10.0  # beyond it a registration counts as failed, in every paper of the field
+
+
+@dataclass(frozen=True)
+class TrueError:
+    """How far a pose is from the true one, over points of the bone.
+
+    Attributes:
+        mtre_mm: mean distance between the points moved by both poses.
+        in_plane_mm, depth_mm: means of its parts across and along the beam.
+        rotation_deg: angle between the two rotations.
+    """
+
+    mtre_mm: float
+    in_plane_mm: float
+    depth_mm: float
+    rotation_deg: float
+
+
+def true_error(camera_from_ct: ArrayLike, true_camera_from_ct: ArrayLike, points_ct: ArrayLike) -> TrueError:
+    """mTRE = mean over points of |T X - T_true X|, in camera axes."""
+    found, true = np.asarray(camera_from_ct, dtype=np.float64), np.asarray(true_camera_from_ct, dtype=np.float64)
+    points = np.asarray(points_ct, dtype=np.float64)
+    d = transform_points(found, points) - transform_points(true, points)
+    return TrueError(
+        mtre_mm=float(np.linalg.norm(d, axis=1).mean()),
+        in_plane_mm=float(np.hypot(d[:, 0], d[:, 1]).mean()),
+        depth_mm=float(np.abs(d[:, 2]).mean()),
+        rotation_deg=float(np.degrees(rotation_angle(found[:3, :3], true[:3, :3]))),
+    )
+
+
+def simulate(ct: Volume, model: BoneModel, camera: Camera, seed: int) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """A raw X-ray (open beam bright) from a random pose, and that pose.
+
+    Beam hardening, scatter, detector blur, Poisson noise and a collimator; the ray's steps are not
+    the optimiser's.
+    """
+    rng = np.random.default_rng(seed)
+    pose = sample_pose(camera, model.surface_points, model.centroid, rng)
+    soft, bone = render(material_volume(ct, body_mask(ct)), camera, pose, step_mm=0.61 * float(ct.spacing_mm.min()))
+    shape = str(rng.choice(["rectangle", "circle"]))
+    counts, _ = degrade(soft, bone, seed, DegradationOptions(collimator=shape))
+    return np.clip(np.rint(counts), 0, 65535).astype(np.uint16), pose
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, register without a start pose, say how far it is off, and draw it."""
+    if not SIZES[0] <= args.size <= SIZES[1]:
+        raise InputError(f"--size {args.size} is out of range; allowed are {SIZES[0]} to {SIZES[1]} pixels")
+    check_backend(args.backend)
+    folder = OutputFolder(args.out)
+    camera = Camera.from_spacing(args.size, args.size, DETECTOR_MM / args.size, SDD_MM)
+    ct_path = sample_ct_path()
+    with Progress("none" if args.quiet else args.progress) as progress, folder as out:
+        progress(0.0, "reading the sample chest CT")
+        ct = load_sample_ct()
+        progress(0.05, "finding its bones")
+        model = build_bone_model(ct)
+        progress(0.15, "simulating an X-ray from a random pose")
+        counts, true_pose = simulate(ct, model, camera, args.seed)
+        write_counts(out.path("xray.png"), counts)
+        write_camera(out.path("camera.json"), camera)
+        xray = replace(read_xray(out.path("xray.png"), camera), source=str(folder.folder / "xray.png"))
+        progress(0.2, "registering, without a start pose")
+        result = register(
+            ct, xray, backend=args.backend, seed=args.seed, progress=progress.between(0.2, 0.85)
+        )  # the true pose is not passed
+        error = true_error(result.camera_from_ct, true_pose, model.surface_points)
+        files = {name: out.path(name) for name in ("xray.png", "camera.json")}
+        described = {name: {**describe_input(path), "path": str(folder.folder.absolute() / name)}
+                     for name, path in files.items()}  # fmt: skip
+        inputs = {
+            "ct": describe_input(ct_path),
+            "xrays": [described["xray.png"]],
+            "cameras": [described["camera.json"]],
+        }
+        result = replace(result, inputs=inputs)
+        progress(0.85, "drawing")
+        write_result(out, result)
+        truth = {"camera_from_ct": true_pose.tolist(), **error.__dict__}
+        out.path("truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+        verdict = verdict_of(result)
+        shown = Verdict(verdict.headline, verdict.colour, (*verdict.sentences, error_sentence(error)))
+        write_pictures(out, result, [xray], model, kind="all", backend=args.backend, verdict=shown)
+        written = out.commit(remove=files_of_earlier_result(folder.folder))
+    if not args.quiet:
+        print(f"An X-ray of the sample chest CT was simulated from a random pose (seed {args.seed}): the beam ran from")
+        print(f"the patient's {beam_words(true_pose)}. The registration was told neither the pose nor the view.")
+        print(coloured(verdict.headline, result.ok))
+        for line in (*verdict.sentences, *certainty_lines(result)):
+            print(f"  {line}")
+        print(error_sentence(error))
+        print(judgement(result.ok, error))
+        print(f"Pictures and files in {folder.folder}: {', '.join(p.name for p in written)}")
+        if not can_caption():
+            print("(For captions and the 3D picture: pip install 'xrayregistration[pictures]'.)")
+        print(f"Try it yourself: xrayreg register --ct {ct_path} --xray {folder.folder / 'xray.png'} "
+              f"--camera {folder.folder / 'camera.json'}")  # fmt: skip
+    return OK if result.ok else NOT_VERIFIED
+
+
+def error_sentence(error: TrueError) -> str:
+    """The true error in mm and degrees."""
+    return (
+        f"True error: the bone is {error.mtre_mm:.2f} mm off on average ({error.in_plane_mm:.2f} mm in the image, "
+        f"{error.depth_mm:.2f} mm in depth) and turned by {error.rotation_deg:.2f} degrees."
+    )
+
+
+def judgement(accepted: bool, error: TrueError) -> str:
+    """Whether the verification was right, which only a simulation can tell."""
+    good = error.mtre_mm <= GROSS_ERROR_MM
+    found = f"within {GROSS_ERROR_MM:g} mm" if good else f"more than {GROSS_ERROR_MM:g} mm off"
+    return f"So the pose is {found}, and the verdict was {'right' if accepted == good else 'WRONG'}."
