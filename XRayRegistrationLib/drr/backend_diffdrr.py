@@ -52,6 +52,8 @@ class DiffDrrRays:
         camera: intrinsics.
         renderer: ``"siddon"`` or ``"trilinear"``.
         detector_mm: where the plane of pixels is put along the beam.
+        padded: one zero voxel around, so that the trilinear field falls to 0 as ours does; DiffDRR
+            itself does not. An axis of a single voxel is always padded: DiffDRR would drop it.
     """
 
     def __init__(
@@ -61,13 +63,14 @@ class DiffDrrRays:
         camera: Camera,
         renderer: str = "siddon",
         detector_mm: float | None = None,
+        padded: bool = False,
     ):
         torch, drr, torchio = _imported()
         self.renderer = renderer
-        # one zero voxel around: the field falls to 0 as ours, and no axis has a single voxel
-        density = np.ascontiguousarray(np.pad(mu, 1).transpose(2, 1, 0))[None]
+        pad = np.array([1 if padded or n == 1 else 0 for n in mu.shape])
+        density = np.ascontiguousarray(np.pad(mu, [(p, p) for p in pad]).transpose(2, 1, 0))[None]
         shift = np.eye(4)
-        shift[:3, 3] = -1.0
+        shift[:3, 3] = -pad[::-1]
         affine = ct_from_ijk @ shift
         self.centre_ct = (affine @ [*(np.array(density.shape[1:]) - 1) / 2.0, 1.0])[:3]
         affine = affine.copy()
@@ -167,8 +170,9 @@ def render_rays(
     """Images (N, channels, height, width) at poses (N, 4, 4); see drr.render."""
     torch = _imported()[0]
     out = np.empty((len(camera_from_ct), len(volume.channels), camera.height, camera.width), np.float32)
+    detector_mm = _detector_mm(volume, camera, camera_from_ct)
     for c, mu in enumerate(volume.channels):
-        rays = DiffDrrRays(mu, volume.ct_from_ijk, camera, renderer, _detector_mm(volume, camera, camera_from_ct))
+        rays = DiffDrrRays(mu, volume.ct_from_ijk, camera, renderer, detector_mm, padded=renderer == "trilinear")
         for n, pose in enumerate(camera_from_ct):
             source, target = rays.ends(torch.from_numpy(rays.pose(pose)))
             out[n, c] = rays.integrate(source, target, step_mm).cpu().numpy().reshape(out.shape[2:])
@@ -197,7 +201,7 @@ def render_rays_with_jacobian(
     detector_mm = _detector_mm(volume, camera, camera_from_ct)
     b = camera.ray_directions().reshape(-1, 3) * detector_mm
     for c, mu in enumerate(volume.channels):
-        rays = DiffDrrRays(mu, volume.ct_from_ijk, camera, renderer, detector_mm)
+        rays = DiffDrrRays(mu, volume.ct_from_ijk, camera, renderer, detector_mm, padded=renderer == "trilinear")
         for n, pose in enumerate(camera_from_ct):
             source, target = rays.ends(torch.from_numpy(rays.pose(pose)))
             value, by_source, by_target = rays.integrate_with_gradients(source, target, step_mm)

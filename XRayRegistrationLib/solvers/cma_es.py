@@ -252,7 +252,8 @@ def _evolve(
         },
     )
     best_cost, best = np.inf, np.zeros(6)
-    generation, stop = 0, {}
+    generation = 0
+    stop: dict[str, Any] = {}
     while not stop:
         twists = np.array(strategy.ask())
         cost = level.costs(moved(start, views[0].camera_from_rig, centre_ct, twists))
