@@ -180,6 +180,11 @@ def integrate_with_jacobian(voxels, scale, origin, linear, rays, centre, step, i
                 g0 = linear[n, 0, 0] * gx + linear[n, 1, 0] * gy + linear[n, 2, 0] * gz
                 g1 = linear[n, 0, 1] * gx + linear[n, 1, 1] * gy + linear[n, 2, 1] * gz
                 g2 = linear[n, 0, 2] * gx + linear[n, 1, 2] * gy + linear[n, 2, 2] * gz
+                # along the ray the integral of the gradient is 0; what the samples leave there is noise
+                along = (cx * g0 + cy * g1 + g2) * r * r
+                g0 -= along * cx
+                g1 -= along * cy
+                g2 -= along
                 h0 = (linear[n, 0, 0] * ax + linear[n, 1, 0] * ay + linear[n, 2, 0] * az) * r
                 h1 = (linear[n, 0, 1] * ax + linear[n, 1, 1] * ay + linear[n, 2, 1] * az) * r
                 h2 = (linear[n, 0, 2] * ax + linear[n, 1, 2] * ay + linear[n, 2, 2] * az) * r

@@ -70,6 +70,8 @@ def jacobian_from_sums(
     """
     g = gradient @ rays.ijk_from_camera_rotation
     h = depth_gradient @ rays.ijk_from_camera_rotation
+    # along the ray the integral of the gradient is 0; what the samples leave there is noise
+    g -= rays.direction_camera * (g * rays.direction_camera).sum(axis=1, keepdims=True)
     out = np.empty((6, len(g)), dtype=np.float32)
     out[:3] = -(np.cross(rays.direction_camera, h) - np.cross(centre_camera, g)).T
     out[3:] = -g.T

@@ -1,0 +1,203 @@
+"""Levenberg-Marquardt on normalised gradients, for many start poses at once.
+
+Every start keeps its own damping (Marquardt 1963: the diagonal of J'J); all are rendered in one
+batch. Rotations turn about the bone's centroid, so their columns of J and the translations' nearly
+separate. Each iteration renders image and Jacobian at the trial pose once: a step that is taken
+already has its derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from XRayRegistrationLib.drr.render import render_with_jacobian
+from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
+from XRayRegistrationLib.solvers.gradient_residual import (
+    GradientNormalisation,
+    features_with_jacobian,
+    gradient,
+    normalised_features,
+)
+from XRayRegistrationLib.solvers.pyramid import LevelView
+from XRayRegistrationLib.solvers.tone import fit_tone_curve
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardtOptions:
+    """Budget and damping.
+
+    Attributes:
+        iterations: at most this many, each one render with Jacobian.
+        damping: the first lambda, times diag(J'J).
+        relative_decrease: a start is done when two steps in a row improve its cost by less.
+        largest_rotation_rad, largest_translation_mm: bounds of one step.
+        robust_scale: residuals beyond this many robust standard deviations lose weight (Geman-
+            McClure); None for plain least squares.
+        tone_curve: whether the rendered image is bent to the X-ray's grey values at every pose
+            (solvers.tone).
+        normalisation: of the gradients.
+    """
+
+    iterations: int = 25
+    damping: float = 1e-2
+    relative_decrease: float = 1e-4
+    largest_rotation_rad: float = 0.3
+    largest_translation_mm: float = 60.0
+    robust_scale: float | None = None
+    tone_curve: bool = True
+    normalisation: GradientNormalisation = field(default_factory=GradientNormalisation)
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardtState:
+    """All starts after a run.
+
+    Attributes:
+        rig_from_ct: (n, 4, 4).
+        cost: (n,), 1 - gradient correlation, mean over views; smaller is better.
+        start_cost: (n,).
+        normal_matrix: (n, 6, 6), J'J at the end in (rad, mm), rotations about the centroid, rig axes.
+        iterations: number of renders with Jacobian.
+        converged: (n,) bool.
+    """
+
+    rig_from_ct: Array
+    cost: Array
+    start_cost: Array
+    normal_matrix: Array
+    iterations: int
+    converged: NDArray[np.bool_]
+
+
+def refine(
+    level: Sequence[LevelView],
+    rig_from_ct: Array,
+    centre_ct: Array,
+    options: LevenbergMarquardtOptions | None = None,
+    *,
+    backend: str = "auto",
+    check: Callable[[], None] | None = None,
+) -> LevenbergMarquardtState:
+    """Minimise the cost of one pyramid level from every start.
+
+    Args:
+        level: the views at one resolution.
+        rig_from_ct: starts (n, 4, 4).
+        centre_ct: (3,), centre of rotation, ct mm.
+        options: None for the defaults.
+        backend: renderer.
+        check: called every iteration; raising from it cancels.
+
+    Returns:
+        The end of every start; its cost is never larger than at the start.
+    """
+    options = options or LevenbergMarquardtOptions()
+    fixed = [normalised_features(v.image[None], v.valid.astype(np.float32), options.normalisation)[0] for v in level]
+    poses = np.array(rig_from_ct, dtype=np.float64)
+    n = len(poses)
+    cost, slope, normal = _linearise(level, fixed, poses, centre_ct, options, backend)
+    start_cost = cost.copy()
+    damping = np.full(n, options.damping)
+    quiet = np.zeros(n, dtype=int)
+    iterations = 1
+    for _ in range(options.iterations - 1):
+        active = np.flatnonzero((quiet < 2) & (damping < 1e6))
+        if len(active) == 0:
+            break
+        if check is not None:
+            check()
+        diagonal = np.einsum("nii->ni", normal[active])
+        damped = normal[active] + np.einsum(
+            "n,ni,ij->nij", damping[active], diagonal + 1e-9 * diagonal.max(axis=1, keepdims=True) + 1e-30, np.eye(6)
+        )
+        step = -np.linalg.solve(damped, slope[active][..., None])[..., 0]
+        step *= _shrink(step, options)[:, None]
+        centre = np.stack([transform_points(p, centre_ct) for p in poses[active]])
+        trial = np.stack([increment_left(p, s, c) for p, s, c in zip(poses[active], step, centre, strict=True)])
+        trial_cost, trial_gradient, trial_normal = _linearise(level, fixed, trial, centre_ct, options, backend)
+        iterations += 1
+        better = trial_cost < cost[active]
+        taken = active[better]
+        improvement = (cost[taken] - trial_cost[better]) / np.maximum(cost[taken], 1e-12)
+        small = improvement < options.relative_decrease
+        quiet[taken] = np.where(small, quiet[taken] + 1, 0)
+        poses[taken], cost[taken] = trial[better], trial_cost[better]
+        slope[taken], normal[taken] = trial_gradient[better], trial_normal[better]
+        damping[taken] = np.maximum(damping[taken] / 5.0, 1e-6)
+        refused = active[~better]
+        damping[refused] *= 6.0
+        # refused although the step was already tiny: the noise floor of the render is reached
+        tiny = np.abs(step[~better] * [100.0, 100.0, 100.0, 1.0, 1.0, 0.2]).max(axis=1) < 1e-3
+        quiet[refused] += tiny
+    return LevenbergMarquardtState(poses, cost, start_cost, normal, iterations, quiet >= 2)
+
+
+def _shrink(step: Array, options: LevenbergMarquardtOptions) -> Array:
+    rotation = np.linalg.norm(step[:, :3], axis=1)
+    translation = np.linalg.norm(step[:, 3:], axis=1)
+    return np.minimum(
+        1.0,
+        np.minimum(
+            options.largest_rotation_rad / np.maximum(rotation, 1e-12),
+            options.largest_translation_mm / np.maximum(translation, 1e-12),
+        ),
+    )
+
+
+def _linearise(
+    level: Sequence[LevelView],
+    fixed: Sequence[NDArray[np.float32]],
+    poses: Array,
+    centre_ct: Array,
+    options: LevenbergMarquardtOptions,
+    backend: str,
+) -> tuple[Array, Array, Array]:
+    """Cost (n,), gradient (n, 6) and J'J (n, 6, 6) of the increment in rig axes, mean over views."""
+    n = len(poses)
+    cost, slope, normal = np.zeros(n), np.zeros((n, 6)), np.zeros((n, 6, 6))
+    for view, e_fixed in zip(level, fixed, strict=True):
+        camera_from_ct = view.camera_from_rig @ poses
+        centre = camera_from_ct[:, :3, :3] @ centre_ct + camera_from_ct[:, :3, 3]
+        image, jacobian = render_with_jacobian(
+            view.volume, view.camera, camera_from_ct, centre, backend=backend, step_mm=view.step_mm
+        )
+        if options.tone_curve:
+            image, jacobian = _toned(view, image, jacobian)
+        e, de = features_with_jacobian(image, jacobian, view.valid.astype(np.float32), options.normalisation)
+        residual = e - e_fixed
+        weighted = de
+        if options.robust_scale is not None:
+            sigma = 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True) + 1e-12
+            weight = 1.0 / (1.0 + (residual / (options.robust_scale * sigma)) ** 2) ** 2
+            weighted = de * weight[:, None].astype(np.float32)
+        # the camera's increment in the rig's axes: rotations and translations turn alike
+        turn = np.kron(np.eye(2), view.camera_from_rig[:3, :3])
+        g = (weighted @ residual[..., None])[..., 0].astype(np.float64) @ turn
+        h = turn.T @ (weighted @ np.swapaxes(de, 1, 2)).astype(np.float64) @ turn
+        cost += 0.5 * (residual.astype(np.float64) ** 2).sum(axis=1) / len(level)
+        slope += g / len(level)
+        normal += h / len(level)
+    return cost, slope, normal
+
+
+def _toned(
+    view: LevelView, image: NDArray[np.float32], jacobian: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Images and Jacobians bent by the tone curve that fits the X-ray best at each pose.
+
+    The curve's own change with the pose is left out of the Jacobian (Kaufman's approximation of
+    variable projection): it is second order at the optimum.
+    """
+    fixed_gradient = gradient(view.image[None])[0]
+    weight = view.valid[1:-1, 1:-1].astype(np.float32)
+    image, jacobian = image.copy(), jacobian.copy()
+    for n in range(len(image)):
+        image[n], slope = fit_tone_curve(image[n], fixed_gradient, weight)(image[n])
+        jacobian[n] *= slope
+    return image, jacobian

@@ -1,0 +1,47 @@
+"""What a solver is given and what it returns: views that share one pose, and one result object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from XRayRegistrationLib.drr.volume import AttenuationVolume
+from XRayRegistrationLib.images.xray import XRay
+
+
+@dataclass(frozen=True)
+class View:
+    """One X-ray and the volume that is rendered to match it.
+
+    The pose that is sought is ``rig_from_ct``, shared by all views;
+    camera_from_ct = camera_from_rig @ rig_from_ct. A single X-ray's rig is its camera.
+    """
+
+    volume: AttenuationVolume
+    xray: XRay
+    camera_from_rig: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+
+
+@dataclass(frozen=True)
+class SolveResult:
+    """Where a solver ended.
+
+    Attributes:
+        rig_from_ct: 4x4, the best pose seen; never worse than the start.
+        cost, start_cost: the solver's own cost, smaller is better, there and at the start.
+        iterations: number of steps taken.
+        converged: whether it stopped because nothing improved, not because its budget ended.
+        message: a sentence on why it stopped.
+        trace: one dictionary an iteration or level, for reports.
+    """
+
+    rig_from_ct: NDArray[np.float64]
+    cost: float
+    start_cost: float
+    iterations: int
+    converged: bool
+    message: str
+    trace: tuple[dict[str, Any], ...] = ()
