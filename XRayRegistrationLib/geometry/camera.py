@@ -46,7 +46,9 @@ class Camera:
         except (TypeError, ValueError):
             k = np.empty(0)
         if k.shape != (3, 3) or not np.isfinite(k).all():
-            raise InputError("camera K is not a 3x3 matrix of finite numbers; allowed is [[fx,0,cx],[0,fy,cy],[0,0,1]] in pixels")
+            raise InputError(
+                "camera K is not a 3x3 matrix of finite numbers; allowed is [[fx,0,cx],[0,fy,cy],[0,0,1]] in pixels"
+            )
         if k[0, 0] <= 0 or k[1, 1] <= 0 or k[0, 1] != 0 or k[1, 0] != 0 or k[2].tolist() != [0, 0, 1]:
             raise InputError(
                 f"camera K is {k.tolist()}; allowed is [[fx,0,cx],[0,fy,cy],[0,0,1]] in pixels with fx, fy > 0 "

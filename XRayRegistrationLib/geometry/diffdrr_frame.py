@@ -97,7 +97,7 @@ def camera_from_diffdrr(
 
 
 def diffdrr_from_camera(camera: Camera, reverse_x_axis: bool = True) -> dict[str, float | int | bool]:
-    """Arguments for ``diffdrr.drr.DRR`` of a camera; a missing SDD is taken as 1000 mm (it scales only the detector)."""
+    """Arguments for ``diffdrr.drr.DRR`` of a camera; without an SDD 1000 mm, which changes no ray."""
     sdd = camera.source_detector_distance_mm or 1000.0
     delx, dely = sdd / float(camera.K[0, 0]), sdd / float(camera.K[1, 1])
     x0 = delx * (float(camera.K[0, 2]) - (camera.width - 1) / 2)
@@ -126,7 +126,7 @@ def _axes(orientation: str | None, reverse_x_axis: bool) -> tuple[Array, Array]:
     to_ours = np.diag([-1.0 if reverse_x_axis else 1.0, -1.0, 1.0, 1.0])
     if np.linalg.det(reorient @ to_ours) < 0:
         raise InputError(
-            f"DiffDRR's orientation {orientation!r} with reverse_x_axis={reverse_x_axis} gives mirrored images, which no "
-            f"rigid motion makes; allowed with this orientation is reverse_x_axis={not reverse_x_axis}"
+            f"DiffDRR's orientation {orientation!r} with reverse_x_axis={reverse_x_axis} gives mirrored images, which "
+            f"no rigid motion makes; allowed with this orientation is reverse_x_axis={not reverse_x_axis}"
         )
     return to_ours, reorient
