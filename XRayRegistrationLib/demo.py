@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from XRayRegistrationLib.commands.report import certainty_lines, coloured
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
+from XRayRegistrationLib.files.json_file import json_text
 from XRayRegistrationLib.files.result_file import describe_input, files_of_earlier_result, write_result
 from XRayRegistrationLib.files.volume_file import write_counts
 from XRayRegistrationLib.geometry.camera import Camera
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         progress(0.85, "drawing")
         write_result(out, result)
         truth = {"camera_from_ct": true_pose.tolist(), **error.__dict__}
-        out.path("truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+        out.path("truth.json").write_text(json_text(truth))
         verdict = verdict_of(result)
         shown = Verdict(verdict.headline, verdict.colour, (*verdict.sentences, error_sentence(error)))
         write_pictures(out, result, [xray], model, kind="all", backend=args.backend, verdict=shown)

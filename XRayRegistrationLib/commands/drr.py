@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from XRayRegistrationLib.commands.inputs import BoneChoice, bone_choice, check_b
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
-from XRayRegistrationLib.files.json_file import read_json
+from XRayRegistrationLib.files.json_file import json_text, read_json
 from XRayRegistrationLib.files.result_file import read_result
 from XRayRegistrationLib.files.start_pose import read_start_pose
 from XRayRegistrationLib.files.volume_file import write_image
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             out.path("drr.png").write_bytes(png_bytes(windowed(image)))
             write_image(out.path("drr.mha"), image, request.camera.pixel_spacing_mm)
             write_camera(out.path("camera.json"), request.camera)
-            out.path("pose.json").write_text(json.dumps({"camera_from_ct": pose.tolist()}, indent=1) + "\n")
+            out.path("pose.json").write_text(json_text({"camera_from_ct": pose.tolist()}))
             files = out.commit()
     if not args.quiet:
         print(f"The beam runs from the patient's {beam_words(pose)}; bone is bright.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from XRayRegistrationLib.cli import OK
 from XRayRegistrationLib.methods import METHODS
@@ -16,7 +17,22 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return OK
     for row in rows:
-        print(row.pop("name"))
-        for key, value in row.items():
-            print(f"  {key.replace('_', ' ')}: {value}")
+        print(f"{row['name']} ({row['status']}): {row['summary']}")
+        print(f"    needs {needs_in_words(row)}; {row['reference']}")
     return OK
+
+
+def needs_in_words(row: dict[str, Any]) -> str:
+    """What a method cannot do without, for a user who has to choose."""
+    needs = [
+        words
+        for key, words in (
+            ("training_per_patient", "training on each patient's CT"),
+            ("trained_weights", "trained weights"),
+            ("labels_or_landmarks", "labels or landmarks of the CT"),
+            ("start_pose", "a start pose"),
+        )
+        if row[key]
+    ]
+    needs += [f"the package {name}" for name in row["optional_packages"]]
+    return ", ".join(needs) if needs else "no training, no labels and no start pose"

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from XRayRegistrationLib.errors import InputError
+
+
+def json_text(data: Any) -> str:
+    """JSON for files that people read too: indented, a row of numbers on one line, nothing but JSON's own numbers."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    # strings hold no raw line breaks, so only lists of numbers match
+    return re.sub(r"\[\n([-+\d.eE,\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
 
 
 def read_json(path: str | os.PathLike[str], what: str, way_out: str) -> Any:

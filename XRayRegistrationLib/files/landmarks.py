@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.files.json_file import read_json
+from XRayRegistrationLib.files.json_file import json_text, read_json
 
 SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 # "0" and "1" are what early versions of the format wrote
@@ -103,7 +102,7 @@ def write_landmarks(
         "controlPoints": control_points,
         "measurements": [],
     }
-    Path(path).write_text(json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=1) + "\n", encoding="utf-8")
+    Path(path).write_text(json_text({"@schema": SCHEMA, "markups": [markup]}), encoding="utf-8")
 
 
 def _position(value: Any, signs: tuple[float, float, float], name: str, path: Any) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
-from XRayRegistrationLib.files.json_file import read_json
+from XRayRegistrationLib.files.json_file import json_text, read_json
 from XRayRegistrationLib.files.landmarks import write_landmarks
 from XRayRegistrationLib.files.transforms import write_slicer_transform
 from XRayRegistrationLib.result import Result
@@ -28,7 +27,7 @@ def write_result(out: OutputFolder, result: Result) -> list[str]:
     - ``landmarks.mrk.json``: the landmarks on the CT.
     """
     names = ["result.json"]
-    out.path("result.json").write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    out.path("result.json").write_text(json_text(result.to_dict()), encoding="utf-8")
     poses = {numbered("ct_from_camera", i): m for i, m in enumerate(result.camera_from_ct_views)}
     if result.rig_from_ct is not None:
         poses["ct_from_rig"] = result.rig_from_ct

@@ -18,13 +18,13 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.lps import transform_ras_from_lps
 from XRayRegistrationLib.geometry.rigid import check_rigid
 from XRayRegistrationLib.images.itk_file import quiet_stderr
 
 Array = NDArray[np.float64]
 
 TRANSFORM_SUFFIXES = (".tfm", ".h5")
-_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS <-> LPS
 
 
 def write_slicer_transform(path: str | os.PathLike[str], camera_from_ct: ArrayLike) -> None:
@@ -43,7 +43,7 @@ def write_slicer_transform(path: str | os.PathLike[str], camera_from_ct: ArrayLi
             f"{path} ends in {path.suffix!r}; allowed for a transform are {' and '.join(TRANSFORM_SUFFIXES)}"
         )
     pose = check_rigid(camera_from_ct, "camera_from_ct")
-    lps = _FLIP @ pose @ _FLIP
+    lps = transform_ras_from_lps(pose)  # its own inverse
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
@@ -85,4 +85,4 @@ def read_slicer_transform(path: str | os.PathLike[str]) -> Array:
     lps = np.eye(4)
     lps[:3, :3] = np.stack([np.array(transform.TransformPoint(tuple(e))) - origin for e in np.eye(3)], axis=1)
     lps[:3, 3] = origin
-    return check_rigid(_FLIP @ lps @ _FLIP, f"the transform {path}")
+    return check_rigid(transform_ras_from_lps(lps), f"the transform {path}")
