@@ -13,6 +13,7 @@ from XRayRegistrationLib.geometry.carm import (
     NAMED_VIEWS,
     angles_from_camera_from_ct,
     camera_from_ct_from_angles,
+    is_mirrored,
     named_view,
 )
 from XRayRegistrationLib.geometry.rigid import inverse, se3_exp, transform_points
@@ -148,6 +149,34 @@ def test_straight_along_the_patient_the_pose_still_comes_back(secondary):
         found.primary_deg, found.secondary_deg, found.roll_deg, centre_ct=CENTRE, source_object_distance_mm=600
     )
     np.testing.assert_allclose(again, pose, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("view", "orientation", "mirrored"),
+    [
+        # radiographs hang with the patient's left on the right: so the source in front sees it, not the one behind
+        ("ap", ("L", "F"), False),
+        ("pa", ("L", "F"), True),
+        ("pa", ("R", "F"), False),
+        ("pa", ("R", "H"), True),  # upside down and mirrored
+        ("pa", ("L", "H"), False),  # turned by 180 degrees
+        ("lat-left", ("A", "F"), False),
+        ("lat-left", ("P", "F"), True),
+        ("lat-right", ("P", "F"), False),
+        ("pa", ("LA", "F"), True),
+        ("ap", ("A", "F"), None),  # the picture of a lateral
+        ("ap", (), None),
+        ("ap", ("", ""), None),
+    ],
+)
+def test_a_stored_picture_is_told_from_its_mirror_image(view, orientation, mirrored):
+    assert is_mirrored(orientation, named_view(view, CENTRE, 600.0)) is mirrored
+
+
+def test_an_oblique_picture_too():
+    lao = camera_from_ct_from_angles(45, 20, centre_ct=CENTRE, source_object_distance_mm=600)
+    assert is_mirrored(("LP", "FA"), lao) is True  # shown as a radiograph, the source behind
+    assert is_mirrored(("RA", "FA"), lao) is False
 
 
 @pytest.mark.parametrize(("angle", "sod"), [(np.nan, 600.0), (np.inf, 600.0), (0.0, 0.0), (0.0, np.nan)])

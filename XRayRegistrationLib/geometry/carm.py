@@ -13,12 +13,15 @@ from source to detector is
 
 and the picture's up is the patient's head as far as the beam allows. The picture is the one that the
 source sees, without mirroring: from behind (PA) the patient's right is on the picture's right.
-Many stations show PA images mirrored; an image so stored must be mirrored back before use.
+Stations usually store PA images as they are shown, with the patient's left on the right: mirrored.
+:func:`is_mirrored` finds out from DICOM's PatientOrientation; such an image must be mirrored back
+before use, because no pose of a camera makes a mirrored picture.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +138,39 @@ def named_view(name: str, centre_ct: ArrayLike, source_object_distance_mm: float
     return camera_from_ct_from_angles(
         primary, secondary, centre_ct=centre_ct, source_object_distance_mm=source_object_distance_mm
     )
+
+
+def is_mirrored(patient_orientation: Sequence[str], camera_from_ct: ArrayLike) -> bool | None:
+    """Whether a stored image is the mirror image of what the source sees.
+
+    Args:
+        patient_orientation: DICOM (0020,0020): where the rows run to and where the columns run to, such
+            as ``("L", "F")`` or ``("AL", "FR")``.
+        camera_from_ct: 4x4, at least roughly right, such as that of the positioner angles.
+
+    Returns:
+        Seen by the source, rows to the right and columns downwards make a right-handed frame with the
+        beam: mirrored where (row x column) . beam < 0. None where the orientation does not tell
+        (missing, or nearly along the beam).
+    """
+    if len(patient_orientation) != 2:
+        return None
+    row, column = (_direction(code) for code in patient_orientation)
+    beam = np.asarray(camera_from_ct, dtype=np.float64)[2, :3]
+    turn = float(np.cross(row, column) @ beam)
+    return None if abs(turn) < 0.2 else turn < 0.0
+
+
+def _direction(code: str) -> Array:
+    """Unit vector in RAS of DICOM's letters; the first letter counts most."""
+    letters = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}
+    out = np.zeros(3)
+    for place, letter in enumerate(code.strip().upper()):
+        if letter in letters:
+            axis, sign = letters[letter]
+            out[axis] += sign * 0.5**place
+    length = float(np.linalg.norm(out))
+    return out / length if length > 0 else out
 
 
 def _about_x(angle_rad: float) -> Array:
