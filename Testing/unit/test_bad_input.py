@@ -366,7 +366,7 @@ def test_a_disk_that_fills_up_while_writing(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file size limits")
-@pytest.mark.parametrize("limit", [100, 3000])
+@pytest.mark.parametrize("limit", [100, 800])
 def test_a_real_limit_on_file_size(folder: Path, limit: int) -> None:
     """The kernel refuses to write on, first the very first file and then a later one, as on a full disk."""
     before = contents(folder)

@@ -29,7 +29,7 @@ def overlay_figure(view: PictureView, verdict: Verdict) -> bytes:
     panels = [
         ("X-ray", dimmed(view.xray, view.mask)),
         ("X-ray with the CT's bone outlines", outlined(view.xray, view.edges, view.mask)),
-        ("X-ray (orange) + CT (blue): grey where they agree", blended(view.xray, view.drr)),
+        ("X-ray (orange) + CT (blue): grey where they agree", dimmed(blended(view.xray, view.drr), view.mask)),
     ]
     return _figure(view, panels, verdict, panel_px=470, landmarks_on=(0, 1))
 
@@ -44,7 +44,12 @@ def edges_figure(view: PictureView, verdict: Verdict) -> bytes:
 def checkerboard_figure(view: PictureView, verdict: Verdict) -> bytes:
     """PNG: squares of X-ray and CT in turn; bones must run on across the borders."""
     picture, _ = checkerboard(view.xray, view.drr)
-    panels = [("Squares of the X-ray (grey) and of the CT (bluish): bones must run on across the borders", picture)]
+    panels = [
+        (
+            "Squares of the X-ray (grey) and of the CT (bluish): bones must run on across the borders",
+            dimmed(picture, view.mask),
+        )
+    ]
     return _figure(view, panels, verdict, panel_px=760)
 
 

@@ -100,10 +100,10 @@ def outlines(bone_drr: ArrayLike, sigma_px: float = 2.0, strong: float = 0.5, we
     return keep[parts]
 
 
-def dimmed(gray: Gray, mask: Mask | None) -> RGB:
-    """Grey as RGB, darker where the mask does not believe the pixel."""
-    rgb = np.repeat(gray[..., None], 3, axis=2)
-    return rgb if mask is None else np.where(mask[..., None], rgb, 0.35 * rgb).astype(np.float32)
+def dimmed(picture: NDArray[np.float32], mask: Mask | None) -> RGB:
+    """A grey or RGB picture as RGB, dark where the mask does not believe the pixel."""
+    rgb = np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
+    return rgb if mask is None else np.where(mask[..., None], rgb, 0.2 * rgb).astype(np.float32)
 
 
 def outlined(gray: Gray, edges: Mask, mask: Mask | None = None, colour: tuple[float, ...] = OUTLINE_COLOUR) -> RGB:

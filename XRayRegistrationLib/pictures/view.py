@@ -31,7 +31,7 @@ class PictureView:
         xray, drr: grey values 0..1, bone bright; the DRR's contrast is matched to the X-ray's.
         line_integrals: the DRR itself, unitless.
         mask: which pixels of the X-ray may be believed.
-        edges: the bone's outlines in the DRR.
+        edges: the bone's outlines in the DRR, where the mask believes the X-ray.
         landmarks_px: (n, 2) in the picture's pixels, NaN behind the source; landmark_names: n.
     """
 
@@ -80,7 +80,7 @@ def picture_view(
         drr=matched(processed(full, mask), xray_gray, mask),
         line_integrals=full,
         mask=mask,
-        edges=outlines(bone),
+        edges=outlines(bone) & mask,
         landmarks_px=small.camera.project(transform_points(pose, points)),
         landmark_names=tuple(landmark_names) or tuple(str(i + 1) for i in range(len(points))),
     )
