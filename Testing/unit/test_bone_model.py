@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bone_phantoms import OBLIQUE, ball, body_ct, centred, ras, shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from XRayRegistrationLib.bone import build_bone_model
 from XRayRegistrationLib.drr.volume import WATER_MU_PER_MM, AttenuationVolume, attenuation_from_hu
@@ -167,6 +170,43 @@ def test_real_cts(file, bone_only):
     ijk = transform_points(np.linalg.inv(model.bone.ct_from_ijk), np.vstack([model.surface_points, model.centroid]))
     assert (ijk > -1).all()
     assert (ijk < np.array(model.bone.mu.shape[::-1])).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 2**31 - 1),
+    st.tuples(*[st.integers(1, 13)] * 3),
+    st.sampled_from(["f4", "f8", "i2", "u2", "u1", "i4"]),
+    st.sampled_from(["noise", "two values", "half bone", "smooth", "extremes"]),
+    st.sampled_from(["auto", "full"]),
+)
+def test_any_volume_makes_a_model_or_is_refused_in_one_line(seed, shape, dtype, kind, bone):
+    rng = np.random.default_rng(seed)
+    values = {
+        "noise": lambda: rng.normal(0, 600, shape),
+        "two values": lambda: np.where(rng.random(shape) < 0.4, rng.integers(0, 3000), 0),
+        "half bone": lambda: np.where(np.indices(shape)[0] * 3 < shape[0], -1000.0, 1200.0),
+        "smooth": lambda: ndimage.gaussian_filter(rng.normal(0, 3000, shape), 1.0),
+        "extremes": lambda: rng.choice([-1000, 40, 500, 3000, -32768], shape),
+    }[kind]()
+    info = np.iinfo(dtype) if dtype[0] in "iu" else np.finfo(dtype)
+    matrix = centred(shape, tuple(rng.uniform(0.2, 8, 3)), rotation=OBLIQUE)
+    ct = Volume(np.clip(values, info.min, info.max).astype(dtype), matrix, "any.nii")
+    refusal = ""
+    try:
+        model = build_bone_model(ct, bone=bone, n_points=20)
+    except InputError as error:
+        refusal = str(error)
+    if refusal:
+        assert "\n" not in refusal
+        assert "any.nii" in refusal
+        assert "allowed" in refusal
+        return
+    assert np.isfinite(model.centroid).all()
+    assert np.isfinite(model.bone.mu).all()
+    assert model.bone.mu.min() >= 0
+    assert 1 <= len(model.surface_points) <= 20
+    assert model.mask.values.shape == shape
 
 
 def _shift(mm: float) -> np.ndarray:
