@@ -442,3 +442,17 @@ def test_inverse_of_the_transform_is_what_slicer_shows(good_files: Path, tmp_pat
     converted(capfd, str(good_files / "pose.json"), "--to", "slicer", "--out", str(tmp_path / "p.tfm"), "--quiet")
     source_lps = sitk.ReadTransform(str(tmp_path / "p.tfm")).GetInverse().TransformPoint((0.0, 0.0, 0.0))
     np.testing.assert_allclose(np.array(source_lps) * [-1, -1, 1], inverse(POSE)[:3, 3], atol=1e-6)
+
+
+def test_the_instant_help_lists_what_the_library_has() -> None:
+    """The command line repeats these names, because importing their modules would make --help slow."""
+    from typing import get_args, get_type_hints
+
+    from XRayRegistrationLib import cli
+    from XRayRegistrationLib.drr.render import BACKENDS
+    from XRayRegistrationLib.geometry.carm import NAMED_VIEWS
+    from XRayRegistrationLib.methods.diffdrr import DiffDrrOptions
+
+    assert cli.BACKENDS == ("auto", *BACKENDS)
+    assert set(cli.VIEWS) == set(NAMED_VIEWS)
+    assert cli.SOLVERS == get_args(get_type_hints(DiffDrrOptions)["solver"])
