@@ -13,7 +13,7 @@ from XRayRegistrationLib.files.atomic import OutputFolder
 from XRayRegistrationLib.files.result_file import numbered
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.pictures import figures
-from XRayRegistrationLib.pictures.raster import outlined, png_bytes, windowed
+from XRayRegistrationLib.pictures.raster import dimmed, outlined, png_bytes, windowed
 from XRayRegistrationLib.pictures.scene import bone_surface, draw_scene
 from XRayRegistrationLib.pictures.verdict import Verdict, verdict_of
 from XRayRegistrationLib.pictures.view import enlarged, picture_view
@@ -67,7 +67,7 @@ def write_pictures(
         if surface is not None:
             files[numbered("edges", i) + ".png"] = figures.edges_figure(view, verdict)
             files[numbered("checkerboard", i) + ".png"] = figures.checkerboard_figure(view, verdict)
-            scene = draw_scene(*surface, xray.camera, np.asarray(pose), view.xray)
+            scene = draw_scene(*surface, xray.camera, np.asarray(pose), dimmed(view.xray, view.mask)[..., 0])
             files[numbered("scene", i) + ".png"] = figures.scene_figure(scene, view, verdict)
     for name, data in files.items():
         out.path(name).write_bytes(data)
