@@ -12,7 +12,7 @@ from XRayRegistrationLib.bone.body import body_mask
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.cli import NOT_VERIFIED, OK
 from XRayRegistrationLib.commands.inputs import check_backend
-from XRayRegistrationLib.commands.report import certainty_lines, coloured
+from XRayRegistrationLib.commands.report import coloured, place_line
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
@@ -102,13 +102,14 @@ def run(args: argparse.Namespace) -> int:
         xray = replace(read_xray(out.path("xray.png"), camera), source=str(folder.folder / "xray.png"))
         progress(0.2, "registering, without a start pose")
         result = register(
-            ct, xray, backend=args.backend, seed=args.seed, progress=progress.between(0.2, 0.85)
+            ct, xray, bone=model, backend=args.backend, seed=args.seed, progress=progress.between(0.2, 0.85)
         )  # the true pose is not passed
         error = true_error(result.camera_from_ct, true_pose, model.surface_points)
         files = {name: out.path(name) for name in ("xray.png", "camera.json")}
         described = {name: {**describe_input(path), "path": str(folder.folder.absolute() / name)}
                      for name, path in files.items()}  # fmt: skip
         inputs = {
+            **result.inputs,
             "ct": describe_input(ct_path),
             "xrays": [described["xray.png"]],
             "cameras": [described["camera.json"]],
@@ -120,13 +121,13 @@ def run(args: argparse.Namespace) -> int:
         out.path("truth.json").write_text(json_text(truth))
         verdict = verdict_of(result)
         shown = Verdict(verdict.headline, verdict.colour, (*verdict.sentences, error_sentence(error)))
-        write_pictures(out, result, [xray], model, kind="all", backend=args.backend, verdict=shown)
+        write_pictures(out, result, [xray], model, kind="all", backend=args.backend, landmarks=False, verdict=shown)
         written = out.commit(remove=files_of_earlier_result(folder.folder))
     if not args.quiet:
         print(f"An X-ray of the sample chest CT was simulated from a random pose (seed {args.seed}): the beam ran from")
         print(f"the patient's {beam_words(true_pose)}. The registration was told neither the pose nor the view.")
         print(coloured(verdict.headline, result.ok))
-        for line in (*verdict.sentences, *certainty_lines(result)):
+        for line in (*verdict.sentences, place_line(result)):
             print(f"  {line}")
         print(error_sentence(error))
         print(judgement(result.ok, error))

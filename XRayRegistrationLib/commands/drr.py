@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     request = _check(args)
     with Progress("none" if args.quiet else args.progress) as progress:
         progress(0.0, "reading the CT")
-        _, _, model = read_ct_and_bone(Path(args.ct), request.bone)
+        _, model = read_ct_and_bone(Path(args.ct), request.bone)
         sod = args.sod
         if request.pose is None:
             sod = sod or DEFAULT_SOD_OVER_SDD * (request.camera.source_detector_distance_mm or DEFAULT_SDD_MM)

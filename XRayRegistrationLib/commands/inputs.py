@@ -78,11 +78,10 @@ def check_backend(name: str) -> str:
     return name
 
 
-def read_ct_and_bone(ct_path: Path, choice: BoneChoice, seed: int = 0) -> tuple[Volume, Volume | str, BoneModel]:
-    """The CT, what ``registration.register`` takes as ``bone``, and the model built from both."""
+def read_ct_and_bone(ct_path: Path, choice: BoneChoice, seed: int = 0) -> tuple[Volume, BoneModel]:
+    """The CT and the model of what is rigid in it."""
     ct = read_ct(ct_path)
-    bone: Volume | str = choice.kind
-    if choice.path is not None:
-        bone = read_labels(choice.path, ct)
-    model = build_bone_model(ct, bone=bone, labels=choice.labels, seed=seed)  # type: ignore[arg-type]
-    return ct, bone, model
+    if choice.kind == "labels":
+        assert choice.path is not None
+        return ct, build_bone_model(ct, bone=read_labels(choice.path, ct), labels=choice.labels, seed=seed)
+    return ct, build_bone_model(ct, bone=choice.kind, seed=seed)

@@ -48,15 +48,14 @@ def run(args: argparse.Namespace) -> int:
         progress(0.0, "reading the X-ray")
         xrays = [_read_xray(path, camera, args) for path, camera in zip(args.xray, request.cameras, strict=True)]
         progress(0.04, "reading the CT")
-        ct, bone, model = read_ct_and_bone(Path(args.ct), request.bone, args.seed)
+        ct, model = read_ct_and_bone(Path(args.ct), request.bone, args.seed)
         with request.out as out:
             progress(0.15, "registering")
             result = register(
                 ct,
                 xrays,
                 method=args.method,
-                bone=bone,
-                labels=request.bone.labels,
+                bone=model,
                 start=request.start,
                 landmarks=None if request.landmarks is None else request.landmarks.points_ct,
                 options=_options(args),
@@ -65,10 +64,19 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress.between(0.15, 0.9),
             )
             names = () if request.landmarks is None else request.landmarks.names
-            result = replace(result, inputs=_inputs(args), landmark_names=names or result.landmark_names)
+            inputs = {**result.inputs, **_inputs(args)}
+            result = replace(result, inputs=inputs, landmark_names=names or result.landmark_names)
             progress(0.9, "writing files and pictures")
             write_result(out, result)
-            write_pictures(out, result, xrays, model, kind=args.pictures, backend=args.backend)
+            write_pictures(
+                out,
+                result,
+                xrays,
+                model,
+                kind=args.pictures,
+                backend=args.backend,
+                landmarks=args.landmarks is not None,
+            )
             files = out.commit(remove=files_of_earlier_result(out.folder))
     if not args.quiet:
         print_result(result, files, captions=args.pictures == "none" or can_caption())

@@ -18,29 +18,21 @@ _ANSI = {True: "\x1b[1;32m", False: "\x1b[1;31m"}
 
 
 def print_result(result: Result, files: Sequence[Path], captions: bool = True) -> None:
-    """The verdict, its sentences, where the X-ray was taken from, how certain that is, and the files."""
+    """The verdict, its sentences, where the X-ray was taken from, and the files."""
     verdict = verdict_of(result)
     print(coloured(verdict.headline, result.ok))
     for sentence in verdict.sentences:
         print(f"  {sentence}")
-    for line in certainty_lines(result):
-        print(f"  {line}")
+    print(f"  {place_line(result)}")
     if files:
         print(f"Files in {files[0].parent}: {', '.join(p.name for p in files)}")
     if not captions:
         print("(The pictures have no captions: for these, pip install 'xrayregistration[pictures]'.)")
 
 
-def certainty_lines(result: Result) -> list[str]:
-    """Where the beam ran, as words and as C-arm angles, and the standard deviations where they are known."""
-    lines = [f"The beam ran from the patient's {beam_words(result.camera_from_ct)}; {carm_words(result)}."]
-    if result.standard_deviations is not None:
-        degrees, mm = result.standard_deviations
-        lines.append(
-            f"Standard deviations at the bone: {max(mm[0], mm[1]):.2g} mm in the image plane, {mm[2]:.2g} mm in depth, "
-            f"{degrees.max():.2g} degrees."
-        )
-    return lines
+def place_line(result: Result) -> str:
+    """Where the beam ran, as words and as C-arm angles."""
+    return f"The beam ran from the patient's {beam_words(result.camera_from_ct)}; {carm_words(result)}."
 
 
 def carm_words(result: Result) -> str:

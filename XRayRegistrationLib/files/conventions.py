@@ -253,7 +253,7 @@ def _needed(shot: Shot, what: str) -> Any:
         ways = {
             "camera_from_ct": "has no pose (camera_from_ct), which the wanted convention needs; give a file that has",
             "camera": "has no camera, which the wanted convention needs; give it with --camera",
-            "centre_ct": 'needs the point of the CT that the convention counts from; give the CT with --ct',
+            "centre_ct": "needs the point of the CT that the convention counts from; give the CT with --ct",
         }
         raise InputError(f"{shot.source} {ways[what]}")
     return getattr(shot, what)

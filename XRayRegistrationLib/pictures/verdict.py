@@ -24,7 +24,7 @@ def verdict_of(result: Result) -> Verdict:
     sentences = tuple(s for s in (result.message, result.ambiguity) if s)
     if result.ok:
         colour = AMBER if result.ambiguity else GREEN
-        return Verdict(f"✔ Registration accepted (probability that it is right: {percent})", colour, sentences)
+        return Verdict(f"✔ Registration accepted ({percent} sure)", colour, sentences)
     return Verdict(
         f"✘ REGISTRATION FAILED, do not use this pose (probability that it is right: {percent})", RED, sentences
     )

@@ -35,6 +35,7 @@ def write_pictures(
     *,
     kind: str = "basic",
     backend: str = "auto",
+    landmarks: bool = True,
     verdict: Verdict | None = None,
 ) -> list[str]:
     """Draw the pictures of every view into an open output folder; returns the files' names.
@@ -46,6 +47,10 @@ def write_pictures(
 
     Further views get ``_2``, ``_3``, ... before the ending.
 
+    Args:
+        landmarks: whether to mark the result's landmarks.
+        verdict: what to print on top; None is the result's own.
+
     Raises:
         InputError: an unknown kind.
     """
@@ -55,9 +60,10 @@ def write_pictures(
         return []
     verdict = verdict or verdict_of(result)
     files: dict[str, bytes] = {}
+    marks = (result.landmarks_ct, result.landmark_names) if landmarks else ((), ())
     surface = bone_surface(model.mask) if kind == "all" and can_caption() else None
     for i, (xray, pose) in enumerate(zip(xrays, result.camera_from_ct_views, strict=True)):
-        view = picture_view(xray, model, pose, result.landmarks_ct, result.landmark_names, backend=backend)
+        view = picture_view(xray, model, pose, *marks, backend=backend)
         drr = enlarged(view.line_integrals, view.camera, xray.camera)
         files[numbered("drr", i) + ".png"] = png_bytes(windowed(drr, xray.mask))
         if not can_caption():
