@@ -38,6 +38,9 @@ class BoneModel:
         centroid: (3,) mm, the mean of all bone voxels, each counted once.
         mask: uint8 (nk, nj, ni) on the CT's grid, 1 in bone.
         bone_only_ct: the CT shows only bone, on an empty background or on air.
+        rendered: which of ``"full"`` and ``"bone"`` a registration may render. Chosen labels are
+            rendered alone, for what lies around them may have moved; where both are allowed the
+            image decides.
     """
 
     full: AttenuationVolume
@@ -46,6 +49,12 @@ class BoneModel:
     centroid: NDArray[np.float64]
     mask: Volume
     bone_only_ct: bool
+    rendered: tuple[str, ...] = ("full", "bone")
+
+    @property
+    def volumes(self) -> dict[str, AttenuationVolume]:
+        """The volumes that may be rendered, by name."""
+        return {name: getattr(self, name) for name in self.rendered}
 
 
 def build_bone_model(
@@ -89,7 +98,12 @@ def build_bone_model(
         bone_only = soft_hu is None
     centroid = _centroid(mask)
     points = surface_points(mask, n_points, seed)
-    return BoneModel(full, field, points, centroid, mask, bone_only)
+    rendered: tuple[str, ...] = ("full", "bone")
+    if isinstance(bone, Volume):
+        rendered = ("bone",)
+    elif bone == "full" or bone_only:
+        rendered = ("full",)
+    return BoneModel(full, field, points, centroid, mask, bone_only, rendered)
 
 
 def _bone_mask(

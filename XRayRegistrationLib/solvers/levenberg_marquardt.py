@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from XRayRegistrationLib.drr.render import render_with_jacobian
+from XRayRegistrationLib.drr.render import render, render_with_jacobian
 from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
 from XRayRegistrationLib.solvers.gradient_residual import (
     GradientNormalisation,
     features_with_jacobian,
     gradient,
-    normalised_features,
+    normalised_gradient,
+    unit_features,
 )
 from XRayRegistrationLib.solvers.pyramid import LevelView
 from XRayRegistrationLib.solvers.tone import fit_tone_curve
 
 Array = NDArray[np.float64]
+
+_LEAST_SHOWN = 0.3  # of a volume that stands alone has to project onto the X-ray
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class LevenbergMarquardtOptions:
     Attributes:
         iterations: at most this many, each one render with Jacobian.
         damping: the first lambda, times diag(J'J).
-        relative_decrease: a start is done when two steps in a row improve its cost by less.
+        still_mm: a start is done when two steps in a row move the bone by less than this (rotations
+            at 100 mm from its centroid, depth counted a fifth).
         largest_rotation_rad, largest_translation_mm: bounds of one step.
         robust_scale: residuals beyond this many robust standard deviations lose weight (Geman-
             McClure); None for plain least squares.
@@ -46,7 +51,7 @@ class LevenbergMarquardtOptions:
 
     iterations: int = 25
     damping: float = 1e-2
-    relative_decrease: float = 1e-4
+    still_mm: float = 0.01
     largest_rotation_rad: float = 0.3
     largest_translation_mm: float = 60.0
     robust_scale: float | None = None
@@ -98,7 +103,7 @@ def refine(
         The end of every start; its cost is never larger than at the start.
     """
     options = options or LevenbergMarquardtOptions()
-    fixed = [normalised_features(v.image[None], v.valid.astype(np.float32), options.normalisation)[0] for v in level]
+    fixed = _fixed_gradients(level, options)
     poses = np.array(rig_from_ct, dtype=np.float64)
     n = len(poses)
     cost, slope, normal = _linearise(level, fixed, poses, centre_ct, options, backend)
@@ -123,19 +128,67 @@ def refine(
         trial_cost, trial_gradient, trial_normal = _linearise(level, fixed, trial, centre_ct, options, backend)
         iterations += 1
         better = trial_cost < cost[active]
-        taken = active[better]
-        improvement = (cost[taken] - trial_cost[better]) / np.maximum(cost[taken], 1e-12)
-        small = improvement < options.relative_decrease
-        quiet[taken] = np.where(small, quiet[taken] + 1, 0)
+        taken, refused = active[better], active[~better]
+        still = np.abs(step * [100.0, 100.0, 100.0, 1.0, 1.0, 0.2]).max(axis=1) < options.still_mm
+        quiet[active] = np.where(still, quiet[active] + 1, 0)
         poses[taken], cost[taken] = trial[better], trial_cost[better]
         slope[taken], normal[taken] = trial_gradient[better], trial_normal[better]
         damping[taken] = np.maximum(damping[taken] / 5.0, 1e-6)
-        refused = active[~better]
         damping[refused] *= 6.0
-        # refused although the step was already tiny: the noise floor of the render is reached
-        tiny = np.abs(step[~better] * [100.0, 100.0, 100.0, 1.0, 1.0, 0.2]).max(axis=1) < 1e-3
-        quiet[refused] += tiny
     return LevenbergMarquardtState(poses, cost, start_cost, normal, iterations, quiet >= 2)
+
+
+def costs(
+    level: Sequence[LevelView],
+    rig_from_ct: Array,
+    options: LevenbergMarquardtOptions | None = None,
+    *,
+    backend: str = "auto",
+) -> Array:
+    """The cost (n,) that :func:`refine` minimises, at poses (n, 4, 4), without its derivative."""
+    options = options or LevenbergMarquardtOptions()
+    total = np.zeros(len(rig_from_ct))
+    for view, fixed in zip(level, _fixed_gradients(level, options), strict=True):
+        camera_from_ct = view.camera_from_rig @ rig_from_ct
+        image = render(view.volume, view.camera, camera_from_ct, backend=backend, step_mm=view.step_mm)
+        weight = _weights(view, image)
+        if options.tone_curve:
+            image, _ = _toned(view, image, None, weight)
+        moving = normalised_gradient(image, view.valid.astype(np.float32), options.normalisation)
+        e, e_fixed = unit_features(moving, weight), unit_features(fixed, weight)
+        correlation = (e * e_fixed).sum(axis=1).astype(np.float64)
+        total += (1.0 - correlation * _shown(view, camera_from_ct)) / len(level)
+    return total
+
+
+def _fixed_gradients(level: Sequence[LevelView], options: LevenbergMarquardtOptions) -> list[NDArray[np.float32]]:
+    return [normalised_gradient(v.image[None], v.valid.astype(np.float32), options.normalisation) for v in level]
+
+
+def _weights(view: LevelView, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, h - 2, w - 2): the mask, and for a volume that stands alone where it projects, two pixels around."""
+    valid = view.valid[1:-1, 1:-1].astype(np.float32)
+    if not view.alone:
+        return np.broadcast_to(valid, (len(image), *valid.shape))
+    shadow = ndimage.maximum_filter((image > 0).astype(np.uint8), size=(1, 5, 5))
+    return shadow[:, 1:-1, 1:-1] * valid
+
+
+def _shown(view: LevelView, camera_from_ct: Array) -> Array:
+    """(n,) 1 when enough of a volume that stands alone projects onto the X-ray, less when not, down to 0.
+
+    Compared only where it projects, a bone pushed out of the picture has little left to disagree with.
+    """
+    if not view.alone:
+        return np.ones(len(camera_from_ct))
+    points = view.volume.occupied_points_ct
+    camera_points = points @ np.swapaxes(camera_from_ct[:, :3, :3], 1, 2) + camera_from_ct[:, None, :3, 3]
+    pixels = view.camera.project(camera_points)
+    inside = view.camera.in_view(pixels)
+    at = np.where(inside[..., None], pixels, 0.0).round().astype(int)
+    at = np.minimum(at, np.array(view.valid.shape[::-1]) - 1)
+    inside &= view.valid[at[..., 1], at[..., 0]]
+    return np.minimum(1.0, inside.mean(axis=1) / _LEAST_SHOWN)
 
 
 def _shrink(step: Array, options: LevenbergMarquardtOptions) -> Array:
@@ -161,16 +214,18 @@ def _linearise(
     """Cost (n,), gradient (n, 6) and J'J (n, 6, 6) of the increment in rig axes, mean over views."""
     n = len(poses)
     cost, slope, normal = np.zeros(n), np.zeros((n, 6)), np.zeros((n, 6, 6))
-    for view, e_fixed in zip(level, fixed, strict=True):
+    for view, fixed_gradient in zip(level, fixed, strict=True):
         camera_from_ct = view.camera_from_rig @ poses
         centre = camera_from_ct[:, :3, :3] @ centre_ct + camera_from_ct[:, :3, 3]
         image, jacobian = render_with_jacobian(
             view.volume, view.camera, camera_from_ct, centre, backend=backend, step_mm=view.step_mm
         )
+        weight = _weights(view, image)
         if options.tone_curve:
-            image, jacobian = _toned(view, image, jacobian)
-        e, de = features_with_jacobian(image, jacobian, view.valid.astype(np.float32), options.normalisation)
-        residual = e - e_fixed
+            image, jacobian = _toned(view, image, jacobian, weight)
+        valid = view.valid.astype(np.float32)
+        e, de = features_with_jacobian(image, jacobian, valid, weight, options.normalisation)
+        residual = e - unit_features(fixed_gradient, weight)
         weighted = de
         if options.robust_scale is not None:
             sigma = 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True) + 1e-12
@@ -180,14 +235,18 @@ def _linearise(
         turn = np.kron(np.eye(2), view.camera_from_rig[:3, :3])
         g = (weighted @ residual[..., None])[..., 0].astype(np.float64) @ turn
         h = turn.T @ (weighted @ np.swapaxes(de, 1, 2)).astype(np.float64) @ turn
-        cost += 0.5 * (residual.astype(np.float64) ** 2).sum(axis=1) / len(level)
+        correlation = 1.0 - 0.5 * (residual.astype(np.float64) ** 2).sum(axis=1)
+        cost += (1.0 - correlation * _shown(view, camera_from_ct)) / len(level)
         slope += g / len(level)
         normal += h / len(level)
     return cost, slope, normal
 
 
 def _toned(
-    view: LevelView, image: NDArray[np.float32], jacobian: NDArray[np.float32]
+    view: LevelView,
+    image: NDArray[np.float32],
+    jacobian: NDArray[np.float32] | None,
+    weight: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Images and Jacobians bent by the tone curve that fits the X-ray best at each pose.
 
@@ -195,9 +254,9 @@ def _toned(
     variable projection): it is second order at the optimum.
     """
     fixed_gradient = gradient(view.image[None])[0]
-    weight = view.valid[1:-1, 1:-1].astype(np.float32)
-    image, jacobian = image.copy(), jacobian.copy()
+    image = image.copy()
+    jacobian = np.empty((len(image), 0, *image.shape[1:]), np.float32) if jacobian is None else jacobian.copy()
     for n in range(len(image)):
-        image[n], slope = fit_tone_curve(image[n], fixed_gradient, weight)(image[n])
+        image[n], slope = fit_tone_curve(image[n], fixed_gradient, weight[n])(image[n])
         jacobian[n] *= slope
     return image, jacobian

@@ -18,11 +18,15 @@ class View:
 
     The pose that is sought is ``rig_from_ct``, shared by all views;
     camera_from_ct = camera_from_rig @ rig_from_ct. A single X-ray's rig is its camera.
+
+    ``alone`` says that the X-ray shows more than the volume (one bone of several, or bone without
+    its flesh): images are then compared only where the volume projects.
     """
 
     volume: AttenuationVolume
     xray: XRay
     camera_from_rig: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    alone: bool = False
 
 
 @dataclass(frozen=True)

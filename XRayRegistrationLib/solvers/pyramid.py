@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,12 @@ from scipy import ndimage
 
 from XRayRegistrationLib.drr.volume import AttenuationVolume
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.solvers.problem import View
 
 Image = NDArray[np.float32]
+
+_LARGEST_MAGNIFICATION = 4.0  # of the wanted pixels, for a small bone in a large X-ray
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class LevelView:
         image: (height, width), reduced line integrals, 0 where not valid.
         valid: (height, width) bool, pixels whose 3x3 neighbourhood may be believed.
         step_mm: distance between samples along a ray.
+        alone: compare only where the volume projects (solvers.problem.View).
     """
 
     volume: AttenuationVolume
@@ -35,28 +39,71 @@ class LevelView:
     image: Image
     valid: NDArray[np.bool_]
     step_mm: float
+    alone: bool = False
 
 
-def build_level(views: Sequence[View], pixels: int, depth_mm: float, *, fineness: float = 0.7) -> list[LevelView]:
+def build_level(
+    views: Sequence[View],
+    pixels: int,
+    depth_mm: float,
+    *,
+    fineness: float = 0.7,
+    around: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> list[LevelView]:
     """Reduce every view to about ``pixels`` on its longer side, and its volume to match.
+
+    A small bone alone in a large X-ray gets more pixels: as many as if the X-ray showed twice its size.
 
     Args:
         views: at full resolution.
         pixels: wanted size; images are reduced by whole factors, so no pixel is interpolated.
         depth_mm: distance of the bone from the source, which decides how large a pixel is there.
         fineness: voxel edge of the volume over the size of a pixel at the bone.
+        around: (poses (n, 4, 4) rig_from_ct, points (m, 3) ct mm); a volume that stands alone is
+            then looked for only where these poses put these points, and a margin.
     """
     out = []
     for view in views:
-        camera = view.xray.camera
-        factor = max(1, round(max(camera.width, camera.height) / pixels))
-        image, mask, small = reduce_image(view.xray.line_integrals, view.xray.mask, camera, factor)
+        camera, whole, believed = view.xray.camera, view.xray.line_integrals, view.xray.mask
+        magnified = _magnification(view, depth_mm) if view.alone else 1.0
+        factor = max(1, round(max(camera.width, camera.height) / (pixels * magnified)))
+        if view.alone and around is not None:
+            left, top, right, bottom = _box(view, *around, factor)
+            camera = camera.cropped(left, top, right - left, bottom - top)
+            whole, believed = whole[top:bottom, left:right], believed[top:bottom, left:right]
+        image, mask, small = reduce_image(whole, believed, camera, factor)
         pixel_mm = depth_mm / float(small.K[0, 0])
         volume = view.volume.coarser(fineness * pixel_mm)
         valid = ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=0)
         step = max(float(volume.spacing_mm.min()), 0.5 * fineness * pixel_mm)
-        out.append(LevelView(volume, small, view.camera_from_rig, image, valid, step))
+        out.append(LevelView(volume, small, view.camera_from_rig, image, valid, step, view.alone))
     return out
+
+
+def _magnification(view: View, depth_mm: float) -> float:
+    camera = view.xray.camera
+    field_mm = max(camera.width, camera.height) * depth_mm / float(camera.K[0, 0])
+    size_mm = float(np.prod(view.volume.spacing_mm * view.volume.mu.shape[:-4:-1]) ** (1.0 / 3.0))
+    return float(np.clip(field_mm / (2.0 * size_mm), 1.0, _LARGEST_MAGNIFICATION))
+
+
+def _box(
+    view: View, rig_from_ct: NDArray[np.float64], points: NDArray[np.float64], factor: int
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) in pixels, whole blocks of ``factor``, never empty."""
+    camera = view.xray.camera
+    pixels = np.concatenate([camera.project(transform_points(view.camera_from_rig @ p, points)) for p in rig_from_ct])
+    pixels = pixels[np.isfinite(pixels).all(axis=1)]
+    size = np.array([camera.width, camera.height])
+    if len(pixels) == 0:
+        return 0, 0, camera.width, camera.height
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    margin = 0.2 * (high - low).max() + 4 * factor
+    low = np.clip(np.floor((low - margin) / factor) * factor, 0, None).astype(int)
+    high = np.minimum(np.ceil((high + margin) / factor) * factor, size // factor * factor).astype(int)
+    if ((high - low) < 8 * factor).any():
+        return 0, 0, camera.width, camera.height
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def reduce_image(
@@ -81,7 +128,3 @@ def reduce_image(
     small = camera.cropped(0, 0, width * factor, height * factor).resized(width, height)
     return mean.astype(np.float32), valid, small
 
-
-def with_volume(level: Sequence[LevelView], volume: AttenuationVolume) -> list[LevelView]:
-    """The same images, matched with another volume."""
-    return [replace(view, volume=volume) for view in level]

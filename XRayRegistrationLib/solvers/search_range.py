@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import rotation_exp
+from XRayRegistrationLib.geometry.rigid import inverse, rotation_exp
 from XRayRegistrationLib.simulation.poses import rotation_from_angles
 
 Array = NDArray[np.float64]
@@ -87,3 +88,23 @@ def plausible_depths(
     low, high = (0.53 * sdd, 0.89 * sdd) if sdd is not None else (350.0, 1150.0)
     n = int(np.ceil(np.log(high / low) / np.log(ratio)))
     return low * (high / low) ** ((np.arange(n) + 0.5) / n)
+
+
+def rig_depths(camera_from_rig: Sequence[Array], ratio: float = 1.14) -> Array:
+    """Distances from the first source, around where its optical axis passes closest to the others'.
+
+    A rig is aimed at what it looks at, so the bone is near that point. Parallel axes meet nowhere:
+    then the whole range of :func:`plausible_depths` for a camera without SDD.
+    """
+    first, *others = [inverse(m) for m in camera_from_rig]
+    depths = []
+    for other in others:
+        a, b = first[:3, 2], other[:3, 2]
+        between = other[:3, 3] - first[:3, 3]
+        sine2 = 1.0 - float(a @ b) ** 2
+        if sine2 > 1e-3:
+            depths.append((between @ a - (between @ b) * (a @ b)) / sine2)
+    depth = float(np.median(depths)) if depths else -1.0
+    if depth <= 0:
+        return np.geomspace(350.0, 1150.0, 9)
+    return depth * ratio ** np.arange(-1.0, 2.0)

@@ -31,7 +31,9 @@ Array = NDArray[np.float64]
 _CANVAS = 2  # the canvas over the X-ray's longer side: the centroid may lie anywhere in the X-ray
 _BATCH = 256  # templates at a time: bounds the memory
 _WINDOWS = ((0, 1.0), (5, 0.3))  # (window in pixels, floor): plain and locally normalised gradients
-_LEAST_SHARE = 0.05  # of a template's gradient energy must fall inside the X-ray's mask
+# What share of a template's gradient energy must fall inside the X-ray's mask: a patient is larger
+# than the X-ray, a bone that stands alone is mostly on it.
+_LEAST_SHARE, _LEAST_SHARE_ALONE = 0.05, 0.4
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _FixedSpectrum:
 
     def __init__(self, view: LevelView, side: int, window: int, floor: float):
         self.window, self.floor = window, floor
+        self.least_share = _LEAST_SHARE_ALONE if view.alone else _LEAST_SHARE
         mask = view.valid[1:-1, 1:-1].astype(np.float32)
         g = gradient(view.image[None])
         g = (g / local_strength(g, mask, window, floor)[:, None] * mask)[0]
@@ -114,7 +117,7 @@ class _FixedSpectrum:
         numerator = fft.ifft2(fft.fft2(field, workers=-1) * self.field, workers=-1).real
         energy = (g**2).sum(axis=1)
         under = fft.irfft2(fft.rfft2(energy, workers=-1) * self.support, s=energy.shape[-2:], workers=-1)
-        least = _LEAST_SHARE * energy.sum(axis=(-2, -1))[:, None, None] + 1e-12
+        least = self.least_share * energy.sum(axis=(-2, -1))[:, None, None] + 1e-12
         return numerator / np.sqrt(np.maximum(under, least) * max(self.energy, 1e-12))
 
 

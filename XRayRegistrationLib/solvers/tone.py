@@ -36,11 +36,11 @@ class ToneCurve:
         width = np.diff(self.knots)
         rise = np.diff(self.slope)
         start = np.concatenate([[0.0], np.cumsum(width * (self.slope[1:] + self.slope[:-1]) / 2)])[:-1]
-        start, width, low, rise = (a.astype(np.float32) for a in (start, width, self.slope[:-1], rise))
+        start_at, width_of, low, rise_of = (a.astype(np.float32)[cell] for a in (start, width, self.slope[:-1], rise))
         inside = np.clip(t, 0.0, 1.0)
-        value = start[cell] + width[cell] * inside * (low[cell] + 0.5 * inside * rise[cell])
-        slope = low[cell] + inside * rise[cell]
-        value += width[cell] * (t - inside) * slope  # straight on beyond the last knot
+        slope = low + inside * rise_of
+        value = start_at + width_of * inside * (low + 0.5 * inside * rise_of)
+        value += width_of * (t - inside) * slope  # straight on beyond the last knot
         return value, slope
 
 
@@ -57,7 +57,7 @@ def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: i
     shown = m[(weight > 0) & (m > 0)]
     if shown.size < 50:
         return ToneCurve(np.array([0.0, 1.0]), np.ones(2))
-    at = np.quantile(shown[:: max(1, shown.size // 2000)], np.linspace(0.0, 1.0, knots))
+    at = np.quantile(shown[:: max(1, shown.size // 2000)].astype(np.float64), np.linspace(0.0, 1.0, knots))
     at = np.maximum.accumulate(at + np.arange(knots) * 1e-4 * max(at[-1], 1e-6))
     g = gradient(moving)
     a = ((g[0] ** 2 + g[1] ** 2) * weight).ravel()
@@ -83,7 +83,7 @@ def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: i
     return ToneCurve(at, slope)
 
 
-def _place(m: Image, knots: NDArray[np.float64]) -> tuple[NDArray[np.int64], Image]:
+def _place(m: Image, knots: NDArray[np.float64]) -> tuple[NDArray[np.intp], Image]:
     """The interval between knots that each value lies in or next to, and how far along it."""
     cell = np.clip(np.searchsorted(knots, m, side="right") - 1, 0, len(knots) - 2)
     k = knots.astype(np.float32)

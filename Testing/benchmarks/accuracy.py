@@ -1,0 +1,135 @@
+"""Accuracy on simulated X-rays: success, error, and whether the verdict can be trusted.
+
+    python -m Testing.benchmarks.accuracy --protocols none view start --cases 50 --jobs 2
+
+writes results/accuracy.csv, one row a registration, and prints the table: failures (mTRE of 10 mm or
+more) are counted and are infinite in the percentiles; "wrong but passed" are those that the
+verification let through. ``--wrong`` adds, for every case, a row with the right pose taken out of the
+candidates, so that the best wrong one is judged: what calibrate.py learns failures from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from Testing.benchmarks.cases import CAMERA, FILES, Anatomy, ct_path, load_anatomy, make_case, mtre_mm
+from XRayRegistrationLib.images.prepare import prepare_xray
+from XRayRegistrationLib.registration import register
+from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.refinement import refine_candidates
+from XRayRegistrationLib.verification import FEATURES, features, probability_right
+
+RIGHT_MM = 10.0
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability", "seconds", "stages", *FEATURES)
+
+_anatomy = cache(load_anatomy)
+
+
+def run_case(name: str, protocol: str, number: int, wrong: bool) -> list[dict[str, object]]:
+    """Rows of one case."""
+    anatomy = _anatomy(name)
+    case = make_case(anatomy, number, protocol)
+    xray = prepare_xray(case.counts, CAMERA, source=f"{name} {protocol} {number}")
+    begin = time.perf_counter()
+    result = register(anatomy.ct, xray, bone=anatomy.model, start=case.start)
+    seconds = time.perf_counter() - begin
+    best = max(result.trace, key=lambda stage: stage["probability"])
+    error = mtre_mm(anatomy, result.camera_from_ct, case.camera_from_ct)
+    common = {"ct": name, "protocol": protocol, "number": number}
+    rows: list[dict[str, object]] = [
+        {
+            **common, "kind": "result", "mtre_mm": error, "status": result.status, "probability": result.probability,
+            "seconds": seconds, "stages": len(result.trace), **dict(zip(FEATURES, best["features"], strict=True)),
+        }
+    ]  # fmt: skip
+    if wrong:
+        rows += [{**common, **row} for row in _wrong(anatomy, xray, result.trace[0], case.camera_from_ct)]
+    return rows
+
+
+def _wrong(anatomy: Anatomy, xray, stage: dict, true: np.ndarray) -> list[dict[str, object]]:
+    poses = [c["rig_from_ct"] for c in stage["candidates"]]
+    poses = [p for p in poses if mtre_mm(anatomy, p, true) > 2 * RIGHT_MM]
+    if not poses:
+        return []
+    model = anatomy.model
+    views = {n: [View(v, xray, alone=n == "bone" or model.bone_only_ct)] for n, v in model.volumes.items()}
+    refined = refine_candidates(views, np.stack(poses), model.centroid, model.surface_points)
+    x = features(refined)
+    error = mtre_mm(anatomy, refined.rig_from_ct, true)
+    row = {"kind": "right pose removed", "mtre_mm": error, "probability": probability_right(x), "seconds": 0.0}
+    return [{**row, "status": "", "stages": 1, **dict(zip(FEATURES, x, strict=True))}]
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Markdown: one line a CT and protocol, and all CTs together."""
+    lines = [
+        "| start | CT | n | right (< 10 mm) | median mTRE of these | 95th percentile of all | passed | wrong but passed "
+        "| seconds, median |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    results = [r for r in rows if r["kind"] == "result"]
+    for protocol in dict.fromkeys(r["protocol"] for r in results):
+        of_protocol = [r for r in results if r["protocol"] == protocol]
+        for name in [*dict.fromkeys(r["ct"] for r in of_protocol), "all"]:
+            chosen = [r for r in of_protocol if name in ("all", r["ct"])]
+            error = np.array([float(str(r["mtre_mm"])) for r in chosen])
+            right = error < RIGHT_MM
+            passed = np.array([r["status"] == "success" for r in chosen])
+            tail = np.sort(np.where(right, error, np.inf))[int(np.ceil(0.95 * len(error))) - 1]
+            median = f"{np.median(error[right]):.2f} mm" if right.any() else "-"
+            seconds = np.median([float(str(r["seconds"])) for r in chosen])
+            lines.append(
+                f"| {protocol} | {name} | {len(chosen)} | {right.sum()} ({100 * right.mean():.0f} %) | {median} "
+                f"| {tail:.2f} mm | {passed.sum()} | {(passed & ~right).sum()} | {seconds:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--protocols", nargs="+", default=["none", "view", "start"])
+    parser.add_argument("--cts", nargs="+", default=list(FILES))
+    parser.add_argument("--cases", type=int, default=50, help="per CT and protocol")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
+    args = parser.parse_args(argv)
+    names = [n for n in args.cts if ct_path(n).exists()]
+    for name in set(args.cts) - set(names):
+        print(f"skipped {name}: {ct_path(name)} is not there", file=sys.stderr)
+    numbers = range(args.first, args.first + args.cases)
+    jobs = [(n, p, c, args.wrong) for n in names for c in numbers for p in args.protocols]
+    rows: list[dict[str, object]] = []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(args.jobs) as pool, args.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for done, future in enumerate(as_completed([pool.submit(run_case, *job) for job in jobs]), 1):
+            new = future.result()
+            rows += new
+            writer.writerows([{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()} for r in new])
+            file.flush()
+            print(f"\r{done}/{len(jobs)}", end="", file=sys.stderr)
+    order = {n: i for i, n in enumerate(names)}
+    rows.sort(key=lambda r: (args.protocols.index(str(r["protocol"])), order[str(r["ct"])], int(str(r["number"]))))
+    print("\n" + table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

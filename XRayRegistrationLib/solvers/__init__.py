@@ -1,0 +1,1 @@
+"""Levenberg-Marquardt, global search, CMA-ES and first-order solvers."""

@@ -1,0 +1,148 @@
+"""The refinement that every method shares: candidates in, one pose at full accuracy out.
+
+Coarse to fine on normalised gradients. Whether the whole patient or bone alone is rendered, the
+image decides: flesh that lies as it lay in the CT helps, flesh that has moved does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from XRayRegistrationLib.geometry.rigid import transform_points
+from XRayRegistrationLib.solvers.gradient_residual import GradientNormalisation
+from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, costs, refine
+from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.pyramid import LevelView, build_level
+from XRayRegistrationLib.solvers.search import distinct
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """Resolutions of the refinement.
+
+    Attributes:
+        rounds: (pixels, candidates, iterations), coarse to fine.
+        distinct_mm: poses whose bones lie closer than this, on average, are one.
+    """
+
+    rounds: tuple[tuple[int, int, int], ...] = ((64, 6, 8), (128, 2, 10), (256, 1, 10))
+    distinct_mm: float = 4.0
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The refined pose, and what the verification looks at.
+
+    Attributes:
+        rig_from_ct: 4x4.
+        volume: name of the volume that the images prefer.
+        cost: 1 - gradient correlation at 64 pixels, locally normalised gradients.
+        plain_cost: the same with plain gradients: outlines of large and dense parts.
+        fine_cost: as ``cost``, at the second round's resolution.
+        rival_cost: ``cost`` of the best pose elsewhere, and ``rival`` (4, 4) that pose; inf and
+            None when every candidate ended here.
+        normal_matrix: (6, 6), J'J at the finest resolution, in rig axes about the centroid (rad, mm).
+        finest_cost: the cost there.
+        residuals: number of residuals there.
+    """
+
+    rig_from_ct: Array
+    volume: str
+    cost: float
+    plain_cost: float
+    fine_cost: float
+    rival_cost: float
+    rival: Array | None
+    normal_matrix: Array
+    finest_cost: float
+    residuals: int
+
+
+def refine_candidates(
+    views: Mapping[str, Sequence[View]],
+    candidates: Array,
+    centre_ct: Array,
+    surface_points: Array,
+    options: RefinementOptions | None = None,
+    *,
+    backend: str = "auto",
+    check: Callable[[float], None] | None = None,
+) -> Refined:
+    """Refine candidates against each volume, keep what explains the X-rays best.
+
+    Args:
+        views: for each volume's name, the X-rays with that volume.
+        candidates: (n, 4, 4) rig_from_ct, best first.
+        centre_ct: (3,) ct mm.
+        surface_points: (n, 3) ct mm.
+        options: None for the defaults.
+        backend: renderer.
+        check: called with the fraction done; raising from it cancels.
+
+    Returns:
+        The refined pose. At the finest resolution it is never worse than the best candidate.
+    """
+    options = options or RefinementOptions()
+    check = check or (lambda fraction: None)
+    first_camera = next(iter(views.values()))[0].camera_from_rig
+    depth = float(transform_points(first_camera @ candidates[0], centre_ct)[2])
+    depth = max(depth, 1.0)
+
+    pixels, keep, iterations = options.rounds[0]
+    settings = LevenbergMarquardtOptions(iterations=iterations)
+    outcome = {}
+    for name, of_volume in views.items():
+        check(0.0)
+        level = build_level(of_volume, pixels, depth, around=(candidates[:keep], surface_points))
+        state = refine(level, candidates[:keep], centre_ct, settings, backend=backend)
+        outcome[name] = (*distinct(state.rig_from_ct, state.cost, surface_points, options.distinct_mm), level)
+    volume = min(outcome, key=lambda name: outcome[name][1][0])
+    poses, cost, _, level = outcome[volume]
+    start = candidates[0]
+    coarse_poses, coarse_cost, coarse_level = poses, cost, level
+    fine_cost = float(cost[0])
+    for number, (pixels, keep, iterations) in enumerate(options.rounds[1:], 1):
+        check(number / len(options.rounds))
+        level = build_level(views[volume], pixels, depth, around=(poses[:keep], surface_points))
+        settings = LevenbergMarquardtOptions(iterations=iterations)
+        state = refine(level, poses[:keep], centre_ct, settings, backend=backend)
+        order = np.argsort(state.cost)
+        poses, cost = state.rig_from_ct[order], state.cost[order]
+        if number == 1:
+            fine_cost = float(cost[0])
+    finest = float(cost[0])
+    pose, normal = poses[0], state.normal_matrix[order[0]]
+    start_cost = float(costs(level, start[None], settings, backend=backend)[0])
+    if start_cost < finest:
+        restart = refine(level, start[None], centre_ct, settings, backend=backend)
+        pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
+
+    here = costs(coarse_level, pose[None], backend=backend)[0]
+    plain = LevenbergMarquardtOptions(normalisation=GradientNormalisation(window_px=0))
+    plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
+    rival, rival_cost = _rival(pose, coarse_poses, coarse_cost, surface_points, options.distinct_mm)
+    return Refined(
+        pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level)
+    )
+
+
+def _rival(
+    pose: Array, poses: Array, cost: Array, surface_points: Array, distance_mm: float
+) -> tuple[Array | None, float]:
+    """The best candidate that ended elsewhere."""
+    here = transform_points(pose, surface_points[:50])
+    for other, value in zip(poses, cost, strict=True):
+        apart = np.linalg.norm(transform_points(other, surface_points[:50]) - here, axis=1).mean()
+        if apart > 3.0 * distance_mm:
+            return other, float(value)
+    return None, float("inf")
+
+
+def _residuals(level: Sequence[LevelView]) -> int:
+    return int(sum(2 * view.valid[1:-1, 1:-1].sum() for view in level))

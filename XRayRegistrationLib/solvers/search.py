@@ -1,0 +1,145 @@
+"""Global search without a start pose: templates, then Levenberg-Marquardt on the best, ever finer.
+
+A tournament: thousands of orientations are scored at 24 pixels, some fifty refined at 32, a dozen
+of what is still distinct at 64. What is left are candidates for the shared refinement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from XRayRegistrationLib.geometry.rigid import inverse, transform_points
+from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, costs, refine
+from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.pyramid import LevelView, build_level
+from XRayRegistrationLib.solvers.search_range import SearchRange
+from XRayRegistrationLib.solvers.template_matching import match_templates
+
+Array = NDArray[np.float64]
+Check = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Sizes of the tournament.
+
+    Attributes:
+        match_pixels: width of the X-ray that templates are slid over.
+        rounds: (pixels, starts, iterations) of each round of Levenberg-Marquardt.
+        distinct_mm: poses whose bones lie closer than this, on average, are one.
+        depth_step_mm: for rigs, spacing of the depths tried along the first view's rays.
+    """
+
+    match_pixels: int = 24
+    rounds: tuple[tuple[int, int, int], ...] = ((32, 48, 12), (64, 12, 10))
+    distinct_mm: float = 4.0
+    depth_step_mm: float = 8.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a search found, best first.
+
+    Attributes:
+        rig_from_ct: (n, 4, 4), distinct poses.
+        cost: (n,), 1 - gradient correlation at the last round's resolution.
+        starts: (n,), how many starts of the last round ended at each: agreement.
+        templates: number of orientations and depths scored.
+    """
+
+    rig_from_ct: Array
+    cost: Array
+    starts: NDArray[np.int64]
+    templates: int
+
+
+def search(
+    views: Sequence[View],
+    centre_ct: Array,
+    surface_points: Array,
+    search_range: SearchRange,
+    options: SearchOptions | None = None,
+    *,
+    backend: str = "auto",
+    check: Check | None = None,
+) -> Candidates:
+    """Poses of ``search_range`` that explain the X-rays best.
+
+    Args:
+        views: one X-ray, or the views of a rig.
+        centre_ct: (3,), centre of rotation, ct mm.
+        surface_points: (n, 3) ct mm, by which poses are told apart.
+        search_range: in the first view's camera.
+        options: None for the defaults.
+        backend: renderer.
+        check: called with the fraction done; raising from it cancels.
+    """
+    options = options or SearchOptions()
+    say: Check = check or (lambda fraction: None)
+    depth = float(np.median(search_range.depths_mm))
+    coarse = build_level(views, options.match_pixels, depth)
+    matches = match_templates(
+        coarse[0], centre_ct, search_range, backend=backend, check=lambda fraction: say(0.4 * fraction)
+    )
+    best = np.argsort(-matches.score)[: options.rounds[0][1]]
+    poses = inverse(coarse[0].camera_from_rig) @ matches.camera_from_ct[best]
+    if search_range.near is not None:
+        poses = np.concatenate([(inverse(coarse[0].camera_from_rig) @ search_range.near)[None], poses])
+    if len(views) > 1:
+        poses = _slid_along_first_ray(coarse, poses, centre_ct, search_range, options, backend)
+    cost, starts = np.zeros(len(poses)), np.ones(len(poses), dtype=np.int64)
+    for number, (pixels, keep, iterations) in enumerate(options.rounds):
+        fraction = 0.4 + 0.6 * number / len(options.rounds)
+        level = build_level(views, pixels, depth)
+        settings = LevenbergMarquardtOptions(iterations=iterations)
+        state = refine(level, poses[:keep], centre_ct, settings, backend=backend, check=partial(say, fraction))
+        poses, cost, starts = distinct(state.rig_from_ct, state.cost, surface_points, options.distinct_mm)
+    return Candidates(poses, cost, starts, len(matches.score))
+
+
+def distinct(
+    rig_from_ct: Array, cost: Array, surface_points: Array, distance_mm: float
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Poses best first, without those that lie at a better one; and how many ended at each."""
+    points = surface_points[:50]  # farthest-point order: they span the bone
+    order = np.argsort(cost)
+    kept: list[int] = []
+    places: list[Array] = []
+    count: list[int] = []
+    for n in order:
+        place = transform_points(rig_from_ct[n], points)
+        same = [i for i, p in enumerate(places) if np.linalg.norm(place - p, axis=1).mean() < distance_mm]
+        if same:
+            count[same[0]] += 1
+            continue
+        kept.append(int(n))
+        places.append(place)
+        count.append(1)
+    return rig_from_ct[kept], cost[kept], np.array(count)
+
+
+def _slid_along_first_ray(
+    coarse: Sequence[LevelView], poses: Array, centre_ct: Array, search_range: SearchRange, options: SearchOptions, backend: str
+) -> Array:
+    """Move each pose along the first view's ray through the centroid to where all views agree best.
+
+    One view says little of depth; across another view the same motion runs sideways.
+    """
+    low, high = search_range.depths_mm.min(), search_range.depths_mm.max()
+    margin = 1.1 if search_range.near is None else 1.0
+    depths = np.arange(low / margin, high * margin + 1e-6, options.depth_step_mm)
+    first = coarse[0].camera_from_rig
+    settings = LevenbergMarquardtOptions(tone_curve=False)
+    out = []
+    for pose in first @ poses:
+        at = pose[:3, :3] @ centre_ct + pose[:3, 3]
+        trial = np.repeat(pose[None], len(depths), axis=0)
+        trial[:, :3, 3] += at * (depths / at[2])[:, None] - at
+        rig_poses = inverse(first) @ trial
+        out.append(rig_poses[np.argmin(costs(coarse, rig_poses, settings, backend=backend))])
+    return np.stack(out)
