@@ -29,10 +29,14 @@ class RefinementOptions:
     Attributes:
         rounds: (pixels, candidates, iterations), coarse to fine.
         distinct_mm: poses whose bones lie closer than this, on average, are one.
+        explained: a volume that leaves less than this cost in the first round is taken at once.
+        clear: a candidate is followed further only while its cost is less than this times the best.
     """
 
     rounds: tuple[tuple[int, int, int], ...] = ((64, 6, 8), (128, 2, 10), (256, 1, 10))
     distinct_mm: float = 4.0
+    explained: float = 0.05
+    clear: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def refine_candidates(
         level = build_level(of_volume, pixels, depth, around=(candidates[:keep], surface_points))
         state = refine(level, candidates[:keep], centre_ct, settings, backend=backend)
         outcome[name] = (*distinct(state.rig_from_ct, state.cost, surface_points, options.distinct_mm), level)
+        if outcome[name][1][0] < options.explained:
+            break
     volume = min(outcome, key=lambda name: outcome[name][1][0])
     poses, cost, _, level = outcome[volume]
     start = candidates[0]
@@ -109,6 +115,7 @@ def refine_candidates(
     fine_cost = float(cost[0])
     for number, (pixels, keep, iterations) in enumerate(options.rounds[1:], 1):
         check(number / len(options.rounds))
+        poses = poses[cost <= options.clear * cost[0]]
         level = build_level(views[volume], pixels, depth, around=(poses[:keep], surface_points))
         settings = LevenbergMarquardtOptions(iterations=iterations)
         state = refine(level, poses[:keep], centre_ct, settings, backend=backend)

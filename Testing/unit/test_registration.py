@@ -1,0 +1,160 @@
+"""The whole flow on a phantom: success, failure, rigs, labels, errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.errors import InputError, NotYetAvailableError
+from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transform_points
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.registration import register
+from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    return ct_phantom(tilt=(-0.1, 0.15, -0.2))
+
+
+@pytest.fixture(scope="module")
+def model(ct: Volume) -> BoneModel:
+    return build_bone_model(ct)
+
+
+@pytest.fixture(scope="module")
+def true_pose(model: BoneModel) -> np.ndarray:
+    return pose_at(rotation_from_angles(-60.0, 15.0, -5.0), CAMERA, model.centroid, (44.0, 41.0), 720.0)
+
+
+@pytest.fixture(scope="module")
+def xray(ct: Volume, true_pose: np.ndarray) -> XRay:
+    return xray_of(ct, CAMERA, true_pose)
+
+
+def _error_mm(model: BoneModel, a: np.ndarray, b: np.ndarray) -> float:
+    p = model.surface_points
+    return float(np.linalg.norm(transform_points(a, p) - transform_points(b, p), axis=1).mean())
+
+
+def test_success_without_a_start(ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
+    said: list[float] = []
+    result = register(ct, xray, bone=model, progress=lambda fraction, text: said.append(fraction))
+    assert result.status == "success"
+    assert _error_mm(model, result.camera_from_ct, true_pose) < 0.6
+    assert result.probability > 0.9
+    assert said[-1] == 1.0
+    assert min(said) >= 0.0
+    # the covariance holds the error: the centroid's, within four standard deviations
+    assert result.standard_deviations is not None
+    error = transform_points(result.camera_from_ct, model.centroid) - transform_points(true_pose, model.centroid)
+    assert (np.abs(error) < 4 * result.standard_deviations[1] + 0.05).all()
+    assert result.standard_deviations[1][2] > 2 * result.standard_deviations[1][:2].max()  # depth is the weak one
+    np.testing.assert_allclose(
+        result.landmarks_px, CAMERA.project(transform_points(result.camera_from_ct, result.landmarks_ct))
+    )
+
+
+def test_same_seed_same_result(ct: Volume, model: BoneModel, xray: XRay) -> None:
+    a, b = (register(ct, xray, bone=model, start="lat-right") for _ in range(2))
+    assert np.abs(a.camera_from_ct - b.camera_from_ct).max() < 1e-3
+
+
+def test_from_a_start_pose(ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
+    start = increment_left(true_pose, (0.2, -0.2, 0.15, 20, -20, 25), transform_points(true_pose, model.centroid))
+    result = register(ct, xray, bone=model, start=start)
+    assert result.status == "success"
+    assert _error_mm(model, result.camera_from_ct, true_pose) < 0.6
+    assert len(result.trace) == 1
+
+
+def test_an_xray_of_something_else_is_a_failure(ct: Volume, model: BoneModel) -> None:
+    rng = np.random.default_rng(3)
+    v, u = np.mgrid[:80, :96]
+    image = np.zeros((80, 96))
+    for _ in range(25):
+        image += rng.uniform(0.2, 1.0) * np.exp(
+            -((u - rng.uniform(0, 96)) ** 2 + (v - rng.uniform(0, 80)) ** 2) / rng.uniform(10, 150)
+        )
+    other = XRay(image.astype(np.float32), np.ones(image.shape, bool), CAMERA)
+    result = register(ct, other, bone=model, start="ap")
+    assert result.status == "failure"
+    assert result.probability < 0.5
+    assert "do not use" in result.message
+
+
+def test_a_wrong_view_is_a_failure(ct: Volume, model: BoneModel, xray: XRay) -> None:
+    result = register(ct, xray, bone=model, start="lat-left")
+    assert result.status == "failure"
+
+
+def test_two_views_share_one_pose(ct: Volume, model: BoneModel, true_pose: np.ndarray) -> None:
+    second = pose_at(rotation_from_angles(30.0, 15.0, -5.0), CAMERA, model.centroid, (50.0, 40.0), 700.0)
+    world = pose_at(rotation_from_angles(10.0, 0.0, 0.0), CAMERA, model.centroid, (47.5, 39.5), 900.0)  # rig_from_ct
+    images = []
+    for n, pose in enumerate((true_pose, second)):
+        camera = replace(CAMERA, camera_from_rig=pose @ inverse(world))
+        images.append(xray_of(ct, camera, pose, seed=n))
+    result = register(ct, images, bone=model)
+    assert result.status == "success"
+    assert result.rig_from_ct is not None
+    assert _error_mm(model, result.rig_from_ct, world) < 0.3
+    for pose, found in zip((true_pose, second), result.camera_from_ct_views, strict=True):
+        assert _error_mm(model, found, pose) < 0.3
+
+
+def test_chosen_labels_are_rendered_alone(ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
+    start = increment_left(true_pose, (0.03, 0.02, 0.02, 3, -3, 5), transform_points(true_pose, model.centroid))
+    labels = Volume(np.where(model.mask.values > 0, 3, 0).astype(np.int16), ct.ras_from_ijk)
+    result = register(ct, xray, bone=labels, labels=[3], start=start)
+    assert result.inputs["rendered"] == "bone"
+    assert _error_mm(model, result.camera_from_ct, true_pose) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "difdrr"}, "difdrr.*diffdrr"),
+        ({"start": "oblique"}, "oblique.*lat-left"),
+        ({"start": np.diag([2.0, 2, 2, 1])}, "start pose scales"),
+        ({"backend": "gpu"}, "'gpu'.*numba"),
+        ({"landmarks": [[1.0, 2.0]]}, "landmarks"),
+        ({"options": {"steps": 3}}, "steps"),
+    ],
+)
+def test_bad_arguments_are_named(
+    ct: Volume, model: BoneModel, xray: XRay, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        register(ct, xray, bone=model, **arguments)  # type: ignore[arg-type]
+
+
+def test_several_xrays_need_a_rig(ct: Volume, model: BoneModel, xray: XRay) -> None:
+    with pytest.raises(InputError, match="camera_from_rig"):
+        register(ct, [xray, xray], bone=model)
+
+
+def test_a_planned_method_says_so(ct: Volume, model: BoneModel, xray: XRay) -> None:
+    with pytest.raises(NotYetAvailableError, match="rayemb"):
+        register(ct, xray, bone=model, method="rayemb")
+
+
+def test_cancelling_stops_at_once(ct: Volume, model: BoneModel, xray: XRay) -> None:
+    class Cancelled(Exception):
+        pass
+
+    calls: list[float] = []
+
+    def progress(fraction: float, text: str) -> None:
+        calls.append(fraction)
+        if text.startswith("searching:"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        register(ct, xray, bone=model, progress=progress)
+    assert max(calls) < 0.6
