@@ -26,7 +26,7 @@ from XRayRegistrationLib.images.sample import load_sample_ct, sample_ct_path
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray_file import read_xray
 from XRayRegistrationLib.pictures.orientation import beam_words
-from XRayRegistrationLib.pictures.verdict import Verdict, verdict_of
+from XRayRegistrationLib.pictures.verdict import verdict_of
 from XRayRegistrationLib.pictures.write import can_caption, write_pictures
 from XRayRegistrationLib.progress import Progress
 from XRayRegistrationLib.registration import register
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         truth = {"camera_from_ct": true_pose.tolist(), **error.__dict__}
         out.path("truth.json").write_text(json_text(truth))
         verdict = verdict_of(result)
-        shown = Verdict(verdict.headline, verdict.colour, (*verdict.sentences, error_sentence(error)))
+        shown = replace(verdict, sentences=(*verdict.sentences, error_sentence(error)))
         write_pictures(out, result, [xray], model, kind="all", backend=args.backend, landmarks=False, verdict=shown)
         written = out.commit(remove=files_of_earlier_result(folder.folder))
     if not args.quiet:

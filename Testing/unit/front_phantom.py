@@ -48,7 +48,7 @@ def ct_and_labels() -> tuple[Volume, Volume]:
 def counts_of(ct: Volume, camera: Camera = CAMERA, pose: np.ndarray = POSE) -> np.ndarray:
     """Raw detector counts, open beam bright."""
     soft, bone = render(material_volume(ct), camera, pose, step_mm=0.9)
-    counts, _ = degrade(soft, bone, 1, DegradationOptions(photons_per_pixel=40_000, collimator="none"))
+    counts, _ = degrade(soft, bone, 1, DegradationOptions(photons_per_pixel=40_000, collimator="rectangle"))
     return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
 
 

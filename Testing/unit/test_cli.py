@@ -23,6 +23,7 @@ from front_phantom import CAMERA, POSE, ct_and_labels, write_files
 from XRayRegistrationLib.cli import main
 from XRayRegistrationLib.files.result_file import read_result
 from XRayRegistrationLib.files.transforms import read_slicer_transform
+from XRayRegistrationLib.files.volume_file import write_counts
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp
 from XRayRegistrationLib.images.camera_file import read_camera
@@ -139,8 +140,8 @@ def test_register_files_words_and_status(
     assert ("accepted" in captured.out) == (status == "success")
     assert ("FAILED, do not use" in captured.out) == (status == "failure")
     assert "Said by the verification." in captured.out
-    assert "front to back" in captured.out
-    assert "LAO 172.0, CRAN 6.0, roll 4.0" in captured.out
+    assert ("front to back" in captured.out) == (status == "success")
+    assert ("LAO 172.0, CRAN 6.0, roll 4.0" in captured.out) == (status == "success")
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
         "result.json", "ct_from_camera.tfm", "ct_from_camera.h5", "landmarks.mrk.json", "overlay.png", "drr.png",
@@ -206,6 +207,30 @@ def test_two_views_need_no_more_than_their_cameras(
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"overlay_2.png", "drr_2.png", "ct_from_camera_2.tfm", "ct_from_rig.h5"} <= names
     np.testing.assert_allclose(json.loads((tmp_path / "out" / "result.json").read_text())["rig_from_ct"], POSE)
+
+
+def test_register_for_real(good_files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No fake: the phantom's X-ray, no start pose; then another image altogether, which must fail."""
+    assert run_register(good_files, tmp_path / "out", "--landmarks", str(good_files / "landmarks.mrk.json")) == 0
+    assert "accepted" in capfd.readouterr().out
+    result = read_result(tmp_path / "out")
+    points = np.random.default_rng(0).normal(size=(50, 3)) * 40
+    apart = (points @ result.camera_from_ct[:3, :3].T + result.camera_from_ct[:3, 3]) - (
+        points @ POSE[:3, :3].T + POSE[:3, 3]
+    )
+    assert np.linalg.norm(apart, axis=1).mean() < 2.5  # smooth ellipsoids on 96 pixels of 2.5 mm
+    np.testing.assert_allclose(
+        result.landmarks_px, CAMERA.project(result.landmarks_ct @ POSE[:3, :3].T + POSE[:3, 3]), atol=1.0
+    )
+    other = np.random.default_rng(1).normal(size=(10, 12)).repeat(8, axis=0).repeat(8, axis=1)
+    write_counts(tmp_path / "other.png", np.exp(9 - other / 2).astype(np.uint16))
+    status = main(
+        ["register", "--ct", str(good_files / "ct.nii.gz"), "--xray", str(tmp_path / "other.png"), "--camera",
+         str(good_files / "camera.json"), "--start", str(good_files / "pose.json"), "--out", str(tmp_path / "other")]
+    )  # fmt: skip
+    assert status == 3
+    assert "FAILED, do not use" in capfd.readouterr().out
+    assert read_result(tmp_path / "other").status == "failure"
 
 
 def test_nothing_is_left_when_the_registration_fails_or_is_stopped(

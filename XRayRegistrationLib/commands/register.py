@@ -139,15 +139,20 @@ def _cameras(args: argparse.Namespace) -> tuple[Camera | None, ...]:
 
 
 def _read_xray(path: str, camera: Camera | None, args: argparse.Namespace) -> XRay:
-    return read_xray(
-        path,
-        camera,
-        polarity=args.polarity.replace("-", "_"),
-        frame=args.frame,
-        source_detector_distance_mm=args.sdd,
-        pixel_spacing_mm=args.pixel_spacing,
-        mask=None if args.mask == "none" else args.mask,
-    )
+    try:
+        return read_xray(
+            path,
+            camera,
+            polarity=args.polarity.replace("-", "_"),
+            frame=args.frame,
+            source_detector_distance_mm=args.sdd,
+            pixel_spacing_mm=args.pixel_spacing,
+            mask=None if args.mask == "none" else args.mask,
+        )
+    except InputError as error:
+        if path in str(error):
+            raise
+        raise InputError(f"--xray {path}: {error}") from error  # of several, which one
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def print_result(result: Result, files: Sequence[Path], captions: bool = True) -
     print(coloured(verdict.headline, result.ok))
     for sentence in verdict.sentences:
         print(f"  {sentence}")
-    print(f"  {place_line(result)}")
+    if result.ok:
+        print(f"  {place_line(result)}")
     if files:
         print(f"Files in {files[0].parent}: {', '.join(p.name for p in files)}")
     if not captions:

@@ -66,7 +66,10 @@ def scene_figure(scene: ScenePicture, view: PictureView, verdict: Verdict) -> by
     x, y = scene.anchors["detector top"]
     axes.text(x, max(y - 20, 14), "X-ray on its detector", **label)
     _triad(axes, scene, 84.0, height - 84.0)
-    words = f"Where the X-ray was taken from: the beam ran from the patient's {beam_words(view.camera_from_ct)}"
+    beam = beam_words(view.camera_from_ct)
+    words = f"Where the X-ray was taken from: the beam ran from the patient's {beam}"
+    if not verdict.ok:
+        words = f"The pose that was found and must not be used: its beam runs from the patient's {beam}"
     axes.text(14, 20, words, ha="left", va="center", fontsize=12, color=_TEXT)
     _foot(figure, LEGEND.replace("Letters at the edges", "Letters at the small axes"))
     return _png(figure)

@@ -11,11 +11,12 @@ GREEN, RED, AMBER = "#3ddc84", "#ff5c5c", "#ffc04d"
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline, its colour, and the sentences below it."""
+    """A headline, its colour, the sentences below it, and whether the pose may be used."""
 
     headline: str
     colour: str
     sentences: tuple[str, ...] = ()
+    ok: bool = True
 
 
 def verdict_of(result: Result) -> Verdict:
@@ -25,9 +26,8 @@ def verdict_of(result: Result) -> Verdict:
     if result.ok:
         colour = AMBER if result.ambiguity else GREEN
         return Verdict(f"✔ Registration accepted ({percent} sure)", colour, sentences)
-    return Verdict(
-        f"✘ REGISTRATION FAILED, do not use this pose (probability that it is right: {percent})", RED, sentences
-    )
+    headline = f"✘ REGISTRATION FAILED, do not use this pose (probability that it is right: {percent})"
+    return Verdict(headline, RED, sentences, ok=False)
 
 
 def percentage(probability: float) -> str:
