@@ -31,7 +31,9 @@ CAMERA = Camera.from_spacing(96, 64, (3.0, 3.0), 1000.0)
 RADIUS = 40.0
 
 
-def ball_model(spacing: tuple[float, float, float] = (2.0, 2.0, 2.0), radius: float = RADIUS) -> BoneModel:
+def ball_model(
+    spacing: tuple[float, float, float] = (2.0, 2.0, 2.0), radius: float = RADIUS, bone_only: bool = False
+) -> BoneModel:
     """A ball of bone at the origin on an oblique grid."""
     affine = np.eye(4)
     affine[:3, :3] = rotation_exp([0.3, 0.1, -0.2]) @ np.diag(spacing)
@@ -42,7 +44,7 @@ def ball_model(spacing: tuple[float, float, float] = (2.0, 2.0, 2.0), radius: fl
     inside = np.linalg.norm(points, axis=-1) <= radius
     volume = AttenuationVolume(0.03 * inside.astype(np.float32), affine)
     surface = points[inside][:: max(1, inside.sum() // 500)]
-    return BoneModel(volume, volume, surface, np.zeros(3), Volume(inside.astype(np.uint8), affine), True)
+    return BoneModel(volume, volume, surface, np.zeros(3), Volume(inside.astype(np.uint8), affine), bone_only)
 
 
 def ball_xray(model: BoneModel, camera: Camera = CAMERA) -> XRay:
@@ -179,6 +181,17 @@ def test_a_blend_is_grey_only_where_both_agree() -> None:
     np.testing.assert_allclose(picture[2:], 0.5, atol=1e-6)
     assert (picture[0, :, 2] > picture[0, :, 0] + 0.2).all()  # bluer: only the CT has bone there
     assert (picture[1, :, 0] > picture[1, :, 2] + 0.2).all()  # more orange: only the X-ray has
+
+
+def test_a_tint_leaves_the_xray_alone_where_the_ct_has_no_bone() -> None:
+    xray = np.random.default_rng(0).random((6, 6)).astype(np.float32)
+    bone = np.zeros((6, 6), np.float32)
+    bone[:3] = 0.8
+    picture = raster.tinted(xray, bone)
+    np.testing.assert_allclose(picture[3:], np.repeat(xray[3:, :, None], 3, axis=2), atol=1e-6)
+    assert (picture[:3, :, 2] > picture[:3, :, 0] + 0.1).all()
+    lighter = raster.tinted(np.clip(xray + 0.2, 0, 1), bone)
+    assert (lighter[:3] >= picture[:3]).all()  # the X-ray still shows through
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (5, 7, 3)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from XRayRegistrationLib.errors import MissingDependencyError
 from XRayRegistrationLib.pictures.orientation import beam_words, edge_letters, scale_bar
-from XRayRegistrationLib.pictures.raster import blended, checkerboard, dimmed, outlined, png_bytes
+from XRayRegistrationLib.pictures.raster import blended, checkerboard, dimmed, outlined, png_bytes, tinted
 from XRayRegistrationLib.pictures.scene import ScenePicture
 from XRayRegistrationLib.pictures.verdict import Verdict
 from XRayRegistrationLib.pictures.view import PictureView
@@ -26,10 +26,14 @@ NOT_CLINICAL = "Not for clinical use"
 
 def overlay_figure(view: PictureView, verdict: Verdict) -> bytes:
     """PNG: the X-ray, the bone outlines of the CT on it, and the whole CT in colour on it."""
+    if view.bone_only:
+        laid_over = ("X-ray with the CT's bone in blue", tinted(view.xray, view.drr))
+    else:
+        laid_over = ("X-ray (orange) + CT (blue): grey where they agree", blended(view.xray, view.drr))
     panels = [
         ("X-ray", dimmed(view.xray, view.mask)),
         ("X-ray with the CT's bone outlines", outlined(view.xray, view.edges, view.mask)),
-        ("X-ray (orange) + CT (blue): grey where they agree", dimmed(blended(view.xray, view.drr), view.mask)),
+        (laid_over[0], dimmed(laid_over[1], view.mask)),
     ]
     return _figure(view, panels, verdict, panel_px=470, landmarks_on=(0, 1))
 

@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 OUTLINE_COLOUR = (0.15, 0.95, 1.0)
 XRAY_TINT = (1.0, 0.45, 0.15)  # the two tints sum to white, so what agrees is grey
 DRR_TINT = (0.0, 0.55, 0.85)
+BONE_TINT = (0.25, 0.65, 1.0)
 
 
 def windowed(image: ArrayLike, mask: Mask | None = None, low: float = 1.0, high: float = 99.7) -> Gray:
@@ -135,6 +136,13 @@ def checkerboard(xray: Gray, drr: Gray, squares: int = 8) -> tuple[RGB, Mask]:
 def blended(xray: Gray, drr: Gray) -> RGB:
     """The X-ray in orange plus the DRR in blue: grey where they agree, coloured fringes where they do not."""
     return np.clip(xray[..., None] * np.array(XRAY_TINT) + drr[..., None] * np.array(DRR_TINT), 0, 1).astype(np.float32)
+
+
+def tinted(xray: Gray, bone: Gray) -> RGB:
+    """The X-ray in grey with the bone of the CT laid over it in transparent blue."""
+    cover = (0.6 * np.clip(bone, 0, 1) ** 0.7)[..., None]
+    light = 0.35 + 0.65 * xray[..., None]  # the X-ray's own shades stay visible through the blue
+    return (xray[..., None] * (1 - cover) + cover * light * np.array(BONE_TINT)).astype(np.float32)
 
 
 def png_bytes(image: ArrayLike) -> bytes:

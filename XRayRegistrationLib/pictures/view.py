@@ -15,7 +15,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.resize import resize_xray
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.pictures.raster import Gray, Mask, matched, outlines, processed
+from XRayRegistrationLib.pictures.raster import Gray, Mask, matched, outlines, processed, windowed
 
 _SLOW_BACKEND_SIZE = 320  # the scipy renderer takes a microsecond a sample: render small and enlarge
 
@@ -32,6 +32,7 @@ class PictureView:
         line_integrals: the DRR itself, unitless.
         mask: which pixels of the X-ray may be believed.
         edges: the bone's outlines in the DRR, where the mask believes the X-ray.
+        bone_only: the CT shows bone without the flesh around it.
         landmarks_px: (n, 2) in the picture's pixels, NaN behind the source; landmark_names: n.
     """
 
@@ -43,6 +44,7 @@ class PictureView:
     line_integrals: NDArray[np.float32]
     mask: Mask
     edges: Mask
+    bone_only: bool
     landmarks_px: NDArray[np.float64]
     landmark_names: tuple[str, ...]
 
@@ -77,10 +79,12 @@ def picture_view(
         camera_from_ct=pose,
         centre_ct=np.asarray(model.centroid, dtype=np.float64),
         xray=xray_gray,
-        drr=matched(processed(full, mask), xray_gray, mask),
+        # a CT of one bone has nothing to match the rest of the X-ray with
+        drr=windowed(full) if model.bone_only_ct else matched(processed(full, mask), xray_gray, mask),
         line_integrals=full,
         mask=mask,
         edges=outlines(bone) & mask,
+        bone_only=model.bone_only_ct,
         landmarks_px=small.camera.project(transform_points(pose, points)),
         landmark_names=tuple(landmark_names) or tuple(str(i + 1) for i in range(len(points))),
     )
