@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from XRayRegistrationLib.geometry.rigid import check_rigid
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import get_method
-from XRayRegistrationLib.methods.base import Proposal
+from XRayRegistrationLib.methods.base import Method, Prepared, Proposal
 from XRayRegistrationLib.result import Result
 from XRayRegistrationLib.result import View as ResultView
 from XRayRegistrationLib.similarity import SIMILARITIES
@@ -86,32 +87,16 @@ def register(
     clock.lap("prepare_s")
 
     prepared = chosen.prepare(volume, model, settings, progress=lambda f, text: tell(0.1 + 0.05 * f, text))
-    views = {
-        name: [View(v, x, r, alone=name == "bone" or model.bone_only_ct) for x, r in zip(images, rigs, strict=True)]
-        for name, v in model.volumes.items()
-    }
-    tell(0.15, "searching")
-    proposal: Proposal | None = chosen.propose(
-        images, prepared, start_pose, backend=backend, seed=seed, progress=lambda f, text: tell(0.15 + 0.4 * f, text)
-    )
-    clock.lap("propose_s")
-    best: tuple[Refined, Verdict, Proposal] | None = None
+    best: _Attempt | None = None
     trace: list[dict[str, Any]] = []
-    while proposal is not None:
-        tell(0.6, "refining")
-        refined = _refined(proposal, views, model, backend, lambda f: tell(0.6 + 0.3 * f, "refining"))
-        verdict = verify(refined, rigs[0])
-        trace.append(_trace_of(proposal, refined, verdict))
-        if best is None or verdict.probability > best[1].probability:
-            best = (refined, verdict, proposal)
-        clock.lap("refine_s")
-        if best[1].success or proposal.more is None:
+    for candidates in _polarities(images):
+        attempt = _attempt(chosen, candidates, prepared, start_pose, rigs, backend, seed, tell, clock, trace)
+        if best is None or attempt.verdict.probability > best.verdict.probability:
+            best = attempt
+        if best.verdict.success:
             break
-        tell(0.6, "not found yet: searching further")
-        proposal = proposal.more()
-        clock.lap("propose_s")
     assert best is not None
-    refined, verdict, proposal = best
+    refined, verdict, proposal, images = best.refined, best.verdict, best.proposal, best.images
     tell(0.95, "verifying")
     points, names = _landmarks(landmarks, model)
     result = Result(
@@ -124,7 +109,7 @@ def register(
         probability=verdict.probability,
         covariance=verdict.covariance,
         centre_ct=model.centroid,
-        similarity=_similarities(views[refined.volume], refined, backend),
+        similarity=_similarities(best.views[refined.volume], refined, backend),
         ambiguity=verdict.ambiguity,
         rig_from_ct=refined.rig_from_ct if _is_rig(images) else None,
         landmarks_ct=points,
@@ -137,6 +122,65 @@ def register(
     )
     tell(1.0, "done")
     return result
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One run of propose, refine and verify."""
+
+    images: list[XRay]
+    views: dict[str, list[View]]
+    proposal: Proposal
+    refined: Refined
+    verdict: Verdict
+
+
+def _polarities(images: list[XRay]) -> list[list[XRay]]:
+    """The X-rays as they are, then with the other polarity where that was not certain."""
+    if all(x.alternative is None for x in images):
+        return [images]
+    return [images, [x if x.alternative is None else x.alternative for x in images]]
+
+
+def _attempt(
+    method: Method,
+    images: list[XRay],
+    prepared: Prepared,
+    start: str | Array,
+    rigs: Array,
+    backend: str,
+    seed: int,
+    tell: Progress,
+    clock: _Clock,
+    trace: list[dict[str, Any]],
+) -> _Attempt:
+    """Propose, refine and verify, and again for as long as the method has more to try and nothing verifies."""
+    model = prepared.bone
+    views = {
+        name: [View(v, x, r, alone=name == "bone" or model.bone_only_ct) for x, r in zip(images, rigs, strict=True)]
+        for name, v in model.volumes.items()
+    }
+    tell(0.15, "searching")
+    proposal: Proposal | None = method.propose(
+        images, prepared, start, backend=backend, seed=seed, progress=lambda f, text: tell(0.15 + 0.4 * f, text)
+    )
+    clock.lap("propose_s")
+    best: _Attempt | None = None
+    while proposal is not None:
+        tell(0.6, "refining")
+        refined = _refined(proposal, views, model, backend, lambda f: tell(0.6 + 0.3 * f, "refining"))
+        verdict = verify(refined, rigs[0])
+        trace.append(_trace_of(proposal, refined, verdict))
+        if best is None or verdict.probability > best.verdict.probability:
+            best = _Attempt(images, views, proposal, refined, verdict)
+        clock.lap("refine_s")
+        if verdict.success or proposal.more is None:
+            break
+        tell(0.6, "not found yet: searching further")
+        proposal = proposal.more()
+        clock.lap("propose_s")
+    assert best is not None
+    return best
 
 
 def _checked_start(start: str | ArrayLike) -> str | Array:

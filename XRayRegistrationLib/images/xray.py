@@ -25,6 +25,8 @@ class XRay:
             e.g. ``{"source_detector_distance_mm": "found: DICOM (0018,1110)"}``.
         source: path or description.
         metadata: what else the file says (positioner angles in degrees, frame, ...).
+        alternative: the same image taken with the other polarity, where the pixels did not tell
+            for certain; a registration that fails tries it too.
     """
 
     line_integrals: NDArray[np.float32]
@@ -33,3 +35,4 @@ class XRay:
     provenance: dict[str, str] = field(default_factory=dict)
     source: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    alternative: XRay | None = None

@@ -13,6 +13,7 @@ minimise sum w |grad x - phi'(m) grad m|^2 over the slopes at the knots, by non-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: i
     t = np.clip(t, 0.0, 1.0)
     upper, lower = a * t, a * (1 - t)
 
-    def at_knot(low: Image, high: Image) -> NDArray[np.float64]:
+    def at_knot(low: Image, high: Image) -> NDArray[Any]:
         return np.bincount(cell, low, knots) + np.bincount(cell + 1, high, knots)
 
     normal = np.diag(at_knot(lower * (1 - t), upper * t))

@@ -1,0 +1,137 @@
+"""From pixel values to bright-bone line integrals with a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.images.camera_file import check_camera_size
+from XRayRegistrationLib.images.masks import Field, field_candidates, fill_masked, saturated
+from XRayRegistrationLib.images.polarity import check_polarity, decide_polarity
+from XRayRegistrationLib.images.xray import XRay
+
+_OPEN_BEAM_PERCENTILE = 99.5
+_LEAST_LIGHT = 1e-4  # of the open beam: a logarithm's argument stays above it
+_LEAST_VALID = 0.02  # of the image
+
+
+def prepare_xray(
+    values: ArrayLike,
+    camera: Camera,
+    *,
+    polarity: str = "auto",
+    mask: NDArray[np.bool_] | str | None = "auto",
+    provenance: dict[str, str] | None = None,
+    source: str = "",
+    metadata: dict[str, Any] | None = None,
+) -> XRay:
+    """Make an X-ray ready to register.
+
+    With bone dark the values are taken as intensities: -log(I / I0), I0 the open beam. With bone
+    bright they are taken as line integrals, up to offset and scale. A display's window bends either;
+    the registration fits that curve (solvers.tone).
+
+    Args:
+        values: (height, width), any scale, either polarity.
+        camera: of this image.
+        polarity: ``"auto"`` (decided from the pixels), ``"bone_bright"`` or ``"bone_dark"``.
+        mask: ``"auto"`` (field of view and saturation are looked for), None for every pixel, or
+            (height, width) bool, True where valid.
+        provenance, source, metadata: carried into the X-ray; the decisions made here are added.
+
+    Raises:
+        InputError: no image, NaN, constant, too little of it valid, or a camera or mask of another size.
+    """
+    check_polarity(polarity)
+    what = f"the X-ray {source}".rstrip()
+    image = np.asarray(values, dtype=np.float32)
+    if image.ndim != 2 or min(image.shape) < 8:
+        raise InputError(f"{what} has the shape {image.shape}; allowed is (height, width), at least 8 x 8 pixels")
+    bad = int(np.count_nonzero(~np.isfinite(image)))
+    if bad:
+        raise InputError(f"{what} has {bad} pixels that are NaN or infinite; allowed are numbers, export it again")
+    if image.max() <= image.min():
+        raise InputError(f"{what} has the same value {image.min():g} everywhere; give an image that shows something")
+    check_camera_size(camera, (image.shape[1], image.shape[0]), "the camera")
+    fields = _fields(image) if isinstance(mask, str) or polarity == "auto" else []
+
+    def prepared(polarity: str, said: str, alternative: XRay | None = None) -> XRay:
+        origin = {**(provenance or {}), "polarity": said}
+        valid = _mask(image, mask, fields, polarity, origin, what)
+        if polarity == "bone_dark":
+            lines = _line_integrals_of_intensity(image, valid)
+        else:
+            lines = image - np.float32(np.percentile(image[valid], 100 - _OPEN_BEAM_PERCENTILE))
+        if float(np.ptp(lines[valid])) <= 0:
+            raise InputError(f"{what} is constant where it is valid; give another mask (--mask none uses every pixel)")
+        filled = fill_masked(lines.astype(np.float32), valid)
+        return XRay(filled, valid, camera, origin, source, dict(metadata or {}), alternative)
+
+    if polarity != "auto":
+        return prepared(polarity, f"given: {polarity.replace('_', ' ')}")
+    polarity, why, certain = decide_polarity(image, fields)
+    if certain:
+        return prepared(polarity, f"found: {polarity.replace('_', ' ')}, {why}")
+    other = "bone_bright" if polarity == "bone_dark" else "bone_dark"
+    alternative = prepared(other, f"assumed: {other.replace('_', ' ')}, the other one failed")
+    return prepared(polarity, f"assumed: {polarity.replace('_', ' ')}, {why}", alternative)
+
+
+def _fields(image: NDArray[np.float32]) -> list[Field]:
+    """Fields of view; behind a thick patient only the logarithm tells the blades' shadow from the patient's."""
+    fields = field_candidates(image)
+    if not any(f.outside for f in fields) and image.min() >= 0:
+        fields = [f for f in field_candidates(np.log1p(image)) if f.outside == "dark"]
+    return fields
+
+
+def _mask(
+    image: NDArray[np.float32],
+    mask: NDArray[np.bool_] | str | None,
+    fields: list[Field],
+    polarity: str,
+    provenance: dict[str, str],
+    what: str,
+) -> NDArray[np.bool_]:
+    if mask is None:
+        provenance["mask"] = "given: every pixel"
+        return np.ones(image.shape, bool)
+    if isinstance(mask, str):
+        if mask != "auto":
+            raise InputError(f"mask {mask!r} is unknown; allowed are 'auto', None or an array of the image's size")
+        # blades let the least light through: where bone is dark they are dark; a painted shutter may be either
+        dense_end = "dark" if polarity == "bone_dark" else "bright"
+        field = next((f for f in fields if f.painted or f.outside in ("", dense_end)), None)
+        valid = np.ones(image.shape, bool) if field is None else field.mask.copy()
+        clipped = saturated(image, valid, dense_end)
+        valid &= ~clipped
+        seen = "whole image" if field is None else "field of view inside a collimator or image intensifier"
+        provenance["mask"] = f"found: {seen}" + (f", {np.count_nonzero(clipped)} saturated pixels" if clipped.any() else "")
+    else:
+        valid = np.asarray(mask)
+        if valid.shape != image.shape:
+            raise InputError(
+                f"the mask has {valid.shape[1]} x {valid.shape[0]} pixels, {what} has {image.shape[1]} x "
+                f"{image.shape[0]} (width x height); give a mask of the same size"
+            )
+        valid = valid.astype(bool)
+        provenance["mask"] = "given"
+    if valid.mean() < _LEAST_VALID:
+        raise InputError(
+            f"only {100 * valid.mean():.1f} % of {what} is valid; allowed is at least {100 * _LEAST_VALID:.0f} %, "
+            "give another mask (--mask none uses every pixel)"
+        )
+    return valid
+
+
+def _line_integrals_of_intensity(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    dark = min(0.0, float(image[valid].min()))
+    light = image - np.float32(dark)
+    open_beam = float(np.percentile(light[valid], _OPEN_BEAM_PERCENTILE))
+    if open_beam <= 0:
+        open_beam = float(light[valid].max())
+    return -np.log(np.maximum(light / np.float32(open_beam), np.float32(_LEAST_LIGHT)))
