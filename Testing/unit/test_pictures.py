@@ -349,6 +349,20 @@ def test_picture_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: st
     assert all(p.stat().st_size < 700_000 for p in written)
 
 
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_a_failure_shows_without_words_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    monkeypatch.setattr("XRayRegistrationLib.pictures.write.can_caption", lambda: False)
+    model = ball_model()
+    with OutputFolder(tmp_path / "out") as out:
+        write_pictures(out, ball_result(status=status), [ball_xray(model)], model)
+        out.commit()
+    picture = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "overlay.png"))).astype(int)
+    red = (picture[..., 0] > 240) & (picture[..., 1] < 100)
+    middle = red[picture.shape[0] // 2, picture.shape[1] // 2]
+    assert (red[0].all() and red[:, -1].all() and middle) == (status == "failure")
+    assert red.any() == (status == "failure")
+
+
 def test_unknown_kind_of_pictures(tmp_path: Path) -> None:
     with OutputFolder(tmp_path / "out") as out, pytest.raises(InputError, match="'some' is unknown"):
         write_pictures(out, ball_result(), [], ball_model(), kind="some")

@@ -16,6 +16,7 @@ Gray = NDArray[np.float32]
 RGB = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+FAILURE_COLOUR = (1.0, 0.25, 0.25)
 OUTLINE_COLOUR = (0.15, 0.95, 1.0)
 XRAY_TINT = (1.0, 0.45, 0.15)  # the two tints sum to white, so what agrees is grey
 DRR_TINT = (0.0, 0.55, 0.85)
@@ -143,6 +144,19 @@ def tinted(xray: Gray, bone: Gray) -> RGB:
     cover = (0.6 * np.clip(bone, 0, 1) ** 0.7)[..., None]
     light = 0.35 + 0.65 * xray[..., None]  # the X-ray's own shades stay visible through the blue
     return (xray[..., None] * (1 - cover) + cover * light * np.array(BONE_TINT)).astype(np.float32)
+
+
+def crossed_out(picture: RGB) -> RGB:
+    """The picture in a red frame and crossed out: a failure that shows where no words can be drawn."""
+    height, width = picture.shape[:2]
+    v, u = np.mgrid[:height, :width]
+    x, y = (u + 0.5) / width, (v + 0.5) / height
+    thick = 0.006
+    frame = np.minimum.reduce([x * width, (1 - x) * width, y * height, (1 - y) * height]) < 2 * thick * max(
+        width, height
+    )
+    cross = np.minimum(np.abs(x - y), np.abs(x + y - 1)) < thick
+    return np.where((frame | cross)[..., None], np.array(FAILURE_COLOUR), picture).astype(np.float32)
 
 
 def png_bytes(image: ArrayLike) -> bytes:

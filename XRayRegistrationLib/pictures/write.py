@@ -13,7 +13,7 @@ from XRayRegistrationLib.files.atomic import OutputFolder
 from XRayRegistrationLib.files.result_file import numbered
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.pictures import figures
-from XRayRegistrationLib.pictures.raster import dimmed, outlined, png_bytes, windowed
+from XRayRegistrationLib.pictures.raster import crossed_out, dimmed, outlined, png_bytes, windowed
 from XRayRegistrationLib.pictures.scene import bone_surface, draw_scene
 from XRayRegistrationLib.pictures.verdict import Verdict, verdict_of
 from XRayRegistrationLib.pictures.view import enlarged, picture_view
@@ -43,7 +43,7 @@ def write_pictures(
     - ``"basic"``: ``overlay.png``, and ``drr.png``: the CT seen from the pose, bone bright, in the
       X-ray's own size and pixels.
     - ``"all"``: also ``edges.png``, ``checkerboard.png`` and ``scene.png`` (in 3D), where
-      matplotlib is installed. Without it ``overlay.png`` is the X-ray with the outlines and no words.
+      matplotlib is installed. Without it ``overlay.png`` is the X-ray with the outlines and no words, crossed out in red for a failure.
 
     Further views get ``_2``, ``_3``, ... before the ending.
 
@@ -67,7 +67,8 @@ def write_pictures(
         drr = enlarged(view.line_integrals, view.camera, xray.camera)
         files[numbered("drr", i) + ".png"] = png_bytes(windowed(drr, xray.mask))
         if not can_caption():
-            files[numbered("overlay", i) + ".png"] = png_bytes(outlined(view.xray, view.edges, view.mask))
+            plain = outlined(view.xray, view.edges, view.mask)
+            files[numbered("overlay", i) + ".png"] = png_bytes(plain if verdict.ok else crossed_out(plain))
             continue
         files[numbered("overlay", i) + ".png"] = figures.overlay_figure(view, verdict)
         if surface is not None:
