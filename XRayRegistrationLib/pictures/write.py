@@ -43,7 +43,10 @@ def write_pictures(
     - ``"basic"``: ``overlay.png``, and ``drr.png``: the CT seen from the pose, bone bright, in the
       X-ray's own size and pixels.
     - ``"all"``: also ``edges.png``, ``checkerboard.png`` and ``scene.png`` (in 3D), where
-      matplotlib is installed. Without it ``overlay.png`` is the X-ray with the outlines and no words, crossed out in red for a failure.
+      matplotlib is installed.
+
+    Without matplotlib ``overlay.png`` is the X-ray with the outlines and no words, crossed out in
+    red for a failure.
 
     Further views get ``_2``, ``_3``, ... before the ending.
 
