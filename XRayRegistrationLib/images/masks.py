@@ -40,11 +40,13 @@ class Field:
         mask: (height, width) bool, True inside.
         outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
+        fit: overlap (intersection over union) of the field's shape with a box or a circle.
     """
 
     mask: NDArray[np.bool_]
     outside: str = ""
     painted: bool = False
+    fit: float = 0.0
 
 
 def field_candidates(values: NDArray[np.floating]) -> list[Field]:
@@ -70,11 +72,11 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
         fits = [fit for fit in (_field_at(scaled, level) for level in _LEVELS) if fit is not None]
         if fits:
-            _, planes = max(fits, key=lambda fit: fit[0])
+            _, fit, planes = max(fits, key=lambda found: found[0])
             mask = _inside(planes, u, v, small.shape)
             beyond = values[~_inside(planes, u, v, small.shape, margin=-_MARGIN_PX)]
             end = values.min() if outside == "dark" else values.max()
-            found.append(Field(mask, outside, painted=bool(beyond.size and np.mean(beyond == end) > _PAINTED)))
+            found.append(Field(mask, outside, painted=bool(beyond.size and np.mean(beyond == end) > _PAINTED), fit=fit))
     return found
 
 
@@ -124,8 +126,8 @@ def reduce_to(values: NDArray[np.floating], height: int, width: int) -> NDArray[
     return np.asarray((rows @ values.astype(np.float32)) @ columns.T, dtype=np.float32)
 
 
-def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, NDArray[np.float64]] | None:
-    """The field when everything below ``level`` that touches the border is outside: (score, half-planes)."""
+def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float, NDArray[np.float64]] | None:
+    """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes)."""
     dark, _ = ndimage.label(scaled < level)
     touching = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
     outside = np.isin(dark, touching[touching > 0])
@@ -149,7 +151,7 @@ def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, NDArra
     good = [fit for kind, fit in _shape_fits(field).items() if fit >= _SHAPE and step >= _STEP[kind]]
     if not good:
         return None
-    return filled + max(good) + min(step, 1.0), np.asarray(hull.equations, dtype=np.float64)
+    return filled + max(good) + min(step, 1.0), max(good), np.asarray(hull.equations, dtype=np.float64)
 
 
 def _inside(

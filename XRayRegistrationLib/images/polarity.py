@@ -1,12 +1,14 @@
 """Whether bone is bright or dark in an X-ray, decided from its pixels.
 
 Headers cannot be trusted on this: readers invert MONOCHROME1, consoles invert for display, exports
-lose the tag. The pixels tell by three signs, of which only the first is certain.
+lose the tag. The pixels tell by two signs.
 
-1. Where the collimator lets no light through, a raw image is at its dark end, and there bone is dark
-   too. (A shutter painted over the picture in one value says nothing.)
-2. Open air around the patient is flat, bright, and touches the border.
-3. Bones are ridges on the slower shades of flesh: thin structures stick out towards bone's end.
+1. Where collimator blades let no light through, a raw image is dark, and there bone is dark too. The
+   shape of the field of view says that it is blades and not air; then the answer is certain. (A
+   shutter painted over the picture in one value says nothing.)
+2. The patient is in the middle, and the open beam at the border: bone's end of the values is inside,
+   and the other end, where it is reached, is at the rim. That is right in five of six pictures, and
+   the header, where it says something, may know better.
 """
 
 from __future__ import annotations
@@ -18,70 +20,72 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.images.masks import Field, fill_masked, reduce_to
+from XRayRegistrationLib.images.masks import Field, reduce_to
 
 POLARITIES = ("auto", "bone_bright", "bone_dark")
 
 _WORKING_PX = 256
-_BORDER_PX = 64  # side of the reduced image whose border is looked at
-_FLAT = 0.05  # of the value range, over 5 x 5 reduced pixels
-_AIR_SHARE = 0.3  # of the border
-_RIDGE_SHARES = (0.02, 0.05)  # widths of ridges, over the image's longer side
+_SURE_FIT = 0.9875  # of a field's shape: below it, a head or a crop box against air looks alike
+_SURE_SHARE = 0.03  # of the image, outside of the field
+_RIM = 0.12  # of the largest distance to the field's edge
+_END = 0.1  # of the value range
+# Log-odds that bone is bright, per unit of: correlation with the distance from the edge, rank of the
+# middle over the rim, share of the rim that is at the dark end less that at the bright end. Fitted on
+# 2600 simulated pictures of eight CTs; each CT left out in turn, the sign is right in 85 %.
+_WEIGHTS = (2.96, 2.13, 2.5)
+_CLEAR = 2.0  # log-odds from which the header is not asked
 
 
-def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field]) -> tuple[str, str, bool]:
+def decide_polarity(
+    values: NDArray[np.floating], fields: Sequence[Field], hint: str | None = None
+) -> tuple[str, str, bool]:
     """``"bone_bright"`` or ``"bone_dark"``; why, in words; and whether that is certain.
 
     Args:
         values: (height, width), finite.
         fields: of masks.field_candidates.
+        hint: what the header says, asked only when the pixels leave it open.
     """
-    shadow = [f for f in fields if f.outside == "dark" and not f.painted]
-    if shadow:
-        return "bone_dark", "the area outside the field of view is dark", True
-    bright, dark = _flat_border(values)
-    if bright >= _AIR_SHARE and bright > dark:
-        return "bone_dark", "the border is flat and bright, as open air is", False
-    if ridge_balance(values, np.ones(values.shape, bool)) < 0:
-        return "bone_dark", "thin structures are darker than what surrounds them", False
-    return "bone_bright", "thin structures are brighter than what surrounds them", False
+    for field in fields:
+        blades = not field.painted and field.fit >= _SURE_FIT and 1.0 - field.mask.mean() >= _SURE_SHARE
+        if blades and field.outside == "dark":
+            return "bone_dark", "the area outside the field of view is dark", True
+    mask = np.ones(values.shape, bool)
+    for field in fields:
+        mask &= field.mask
+    log_odds = bone_bright_log_odds(values, mask if mask.any() else ~mask)
+    if hint in POLARITIES[1:] and abs(log_odds) < _CLEAR:
+        return str(hint), "as the header says", False
+    if log_odds < 0:
+        return "bone_dark", "the middle is darker than the rim", False
+    return "bone_bright", "the middle is brighter than the rim", False
 
 
-def _flat_border(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Shares of the border that are flat and in the upper half of the values, and in the lower."""
-    small = ndimage.gaussian_filter(reduce_to(values, _BORDER_PX, _BORDER_PX), 1.0)
-    low, high = np.percentile(small, [0.5, 99.5])
-    scaled = (small - low) / max(float(high - low), 1e-12)
-    flat = ndimage.maximum_filter(scaled, 5) - ndimage.minimum_filter(scaled, 5) < _FLAT
-    border = np.ones(flat.shape, bool)
-    border[4:-4, 4:-4] = False
-    upper = scaled > 0.5
-    return float((flat & upper)[border].mean()), float((flat & ~upper)[border].mean())
+def bone_bright_log_odds(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Log-odds that bone is bright, from where the bright and the dark pixels of the field lie.
 
-
-def ridge_balance(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Energy of bright ridges less that of dark ones over their sum, -1..1.
-
-    White and black top-hats of a copy whose histogram is flat, so that neither the logarithm nor a
-    display's window changes the answer's sign.
+    It depends little on how the values are scaled, and changes its sign with the image's.
     """
     scale = max(1.0, max(values.shape) / _WORKING_PX)
-    size = [max(8, round(s / scale)) for s in values.shape]
-    inside = reduce_to(mask.astype(np.float32), *size) > 0.99
-    if inside.sum() < 64:
-        inside[:] = True
-    small = reduce_to(fill_masked(values.astype(np.float32), mask), *size)
-    order = np.argsort(small, axis=None)
-    flat = np.empty(small.size, np.float32)
-    flat[order] = np.linspace(0.0, 1.0, small.size, dtype=np.float32)
-    flat = ndimage.gaussian_filter(flat.reshape(small.shape), 1.0)
-    bright = dark = 0.0
-    for share in _RIDGE_SHARES:
-        width = max(3, 2 * round(0.5 * share * max(size)) + 1)
-        inner = ndimage.binary_erosion(inside, iterations=width // 2, border_value=1)
-        bright += float((ndimage.white_tophat(flat, width)[inner] ** 2).sum())
-        dark += float((ndimage.black_tophat(flat, width)[inner] ** 2).sum())
-    return (bright - dark) / max(bright + dark, 1e-12)
+    height, width = (max(1, round(n / scale)) for n in values.shape)
+    small = reduce_to(values, height, width)
+    inside = reduce_to(mask.astype(np.float32), height, width) > 0.99
+    if np.count_nonzero(inside) < 16:
+        inside = np.ones(small.shape, bool)
+    from_edge = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    rim = inside & (from_edge <= max(1.0, _RIM * from_edge.max()))
+    low, high = np.percentile(small[inside], [0.5, 99.5])
+    if high <= low:
+        return 0.0
+    scaled = np.clip((small - low) / (high - low), 0.0, 1.0)
+    order = np.sort(small[inside])
+    at_rim = (np.searchsorted(order, small[rim], "left") + np.searchsorted(order, small[rim], "right")) / (2 * order.size)
+    v, u = np.nonzero(inside)
+    apart = np.hypot((u - u.mean()) / max(1, np.ptp(u)), (v - v.mean()) / max(1, np.ptp(v)))
+    spread = scaled[inside].std() * apart.std()
+    centred = -float(np.mean((scaled[inside] - scaled[inside].mean()) * (apart - apart.mean())) / spread) if spread > 0 else 0.0
+    ends = float((scaled[rim] < _END).mean() - (scaled[rim] > 1.0 - _END).mean())
+    return float(np.dot(_WEIGHTS, (centred, 0.5 - at_rim.mean(), ends)))
 
 
 def check_polarity(polarity: str) -> str:
