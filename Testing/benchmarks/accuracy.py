@@ -113,7 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in set(args.cts) - set(names):
         print(f"skipped {name}: {ct_path(name)} is not there", file=sys.stderr)
     numbers = range(args.first, args.first + args.cases)
-    jobs = [(n, p, c, args.wrong) for n in names for c in numbers for p in args.protocols]
+    # number by number, so that a run that is cut short has seen every CT
+    jobs = [(n, p, c, args.wrong) for c in numbers for n in names for p in args.protocols]
     rows: list[dict[str, object]] = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs) as pool, args.out.open("w", newline="") as file:

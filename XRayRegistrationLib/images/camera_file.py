@@ -89,7 +89,10 @@ def _from_json(data: Any, file: Path) -> Camera:
     doubled = [key for key in ("pixel_spacing_mm", "principal_point_px") if "K" in data and key in data]
     if doubled:
         raise InputError(f"the camera {file} has both K and {' and '.join(doubled)}, which say the same; leave one out")
-    width, height = (int(_array(data, key, (), file)) if _whole(data[key]) else data[key] for key in _SIZE)
+    for key in _SIZE:
+        if not _whole(data[key]):
+            raise InputError(f"the camera {file} has {key} {data[key]!r}; allowed is a whole number of pixels, at least 1")
+    width, height = (int(data[key]) for key in _SIZE)
     rig = _array(data, "camera_from_rig", (4, 4), file) if data.get("camera_from_rig") is not None else None
     given = data.get("source_detector_distance_mm")
     distance = None if given is None else float(_array(data, "source_detector_distance_mm", (), file))

@@ -49,6 +49,7 @@ def build_level(
     *,
     fineness: float = 0.7,
     around: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    at_most: int | None = None,
 ) -> list[LevelView]:
     """Reduce every view to about ``pixels`` on its longer side, and its volume to match.
 
@@ -61,12 +62,14 @@ def build_level(
         fineness: voxel edge of the volume over the size of a pixel at the bone.
         around: (poses (n, 4, 4) rig_from_ct, points (m, 3) ct mm); a volume that stands alone is
             then looked for only where these poses put these points, and a margin.
+        at_most: pixels on the longer side, however small the bone.
     """
     out = []
     for view in views:
         camera, whole, believed = view.xray.camera, view.xray.line_integrals, view.xray.mask
         magnified = _magnification(view, depth_mm) if view.alone else 1.0
-        factor = max(1, round(max(camera.width, camera.height) / (pixels * magnified)))
+        wanted = pixels * magnified if at_most is None else min(pixels * magnified, at_most)
+        factor = max(1, round(max(camera.width, camera.height) / wanted))
         if view.alone and around is not None:
             left, top, right, bottom = _box(view, *around, factor)
             camera = camera.cropped(left, top, right - left, bottom - top)

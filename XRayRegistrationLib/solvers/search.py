@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.geometry.rigid import inverse, transform_points
-from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, costs, refine
+from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, refine
 from XRayRegistrationLib.solvers.problem import View
-from XRayRegistrationLib.solvers.pyramid import LevelView, build_level
+from XRayRegistrationLib.solvers.pyramid import build_level
 from XRayRegistrationLib.solvers.search_range import SearchRange
 from XRayRegistrationLib.solvers.template_matching import match_templates
 
@@ -29,16 +29,16 @@ class SearchOptions:
     """Sizes of the tournament.
 
     Attributes:
-        match_pixels: width of the X-ray that templates are slid over.
+        match_pixels: width of the X-ray that templates are slid over; a small bone alone in it gets
+            more, up to ``match_pixels_at_most``.
         rounds: (pixels, starts, iterations) of each round of Levenberg-Marquardt.
         distinct_mm: poses whose bones lie closer than this, on average, are one.
-        depth_step_mm: for rigs, spacing of the depths tried along the first view's rays.
     """
 
     match_pixels: int = 24
+    match_pixels_at_most: int = 48
     rounds: tuple[tuple[int, int, int], ...] = ((32, 48, 12), (64, 12, 10))
     distinct_mm: float = 4.0
-    depth_step_mm: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,14 @@ def search(
     options = options or SearchOptions()
     say: Check = check or (lambda fraction: None)
     depth = float(np.median(search_range.depths_mm))
-    coarse = build_level(views, options.match_pixels, depth)
+    coarse = build_level(views, options.match_pixels, depth, at_most=options.match_pixels_at_most)
     matches = match_templates(
-        coarse[0], centre_ct, search_range, backend=backend, check=lambda fraction: say(0.4 * fraction)
+        coarse, centre_ct, search_range, backend=backend, check=lambda fraction: say(0.4 * fraction)
     )
     best = np.argsort(-matches.score)[: options.rounds[0][1]]
     poses = inverse(coarse[0].camera_from_rig) @ matches.camera_from_ct[best]
     if search_range.near is not None:
         poses = np.concatenate([(inverse(coarse[0].camera_from_rig) @ search_range.near)[None], poses])
-    if len(views) > 1:
-        poses = _slid_along_first_ray(coarse, poses, centre_ct, search_range, options, backend)
     cost, starts = np.zeros(len(poses)), np.ones(len(poses), dtype=np.int64)
     for number, (pixels, keep, iterations) in enumerate(options.rounds):
         fraction = 0.4 + 0.6 * number / len(options.rounds)
@@ -121,25 +119,3 @@ def distinct(
         places.append(place)
         count.append(1)
     return rig_from_ct[kept], cost[kept], np.array(count)
-
-
-def _slid_along_first_ray(
-    coarse: Sequence[LevelView], poses: Array, centre_ct: Array, search_range: SearchRange, options: SearchOptions, backend: str
-) -> Array:
-    """Move each pose along the first view's ray through the centroid to where all views agree best.
-
-    One view says little of depth; across another view the same motion runs sideways.
-    """
-    low, high = search_range.depths_mm.min(), search_range.depths_mm.max()
-    margin = 1.1 if search_range.near is None else 1.0
-    depths = np.arange(low / margin, high * margin + 1e-6, options.depth_step_mm)
-    first = coarse[0].camera_from_rig
-    settings = LevenbergMarquardtOptions(tone_curve=False)
-    out = []
-    for pose in first @ poses:
-        at = pose[:3, :3] @ centre_ct + pose[:3, 3]
-        trial = np.repeat(pose[None], len(depths), axis=0)
-        trial[:, :3, 3] += at * (depths / at[2])[:, None] - at
-        rig_poses = inverse(first) @ trial
-        out.append(rig_poses[np.argmin(costs(coarse, rig_poses, settings, backend=backend))])
-    return np.stack(out)

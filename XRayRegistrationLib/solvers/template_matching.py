@@ -11,7 +11,7 @@ gradients over their local strength (faint bones). Either alone misses cases tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from scipy import fft
 
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import from_rotation_translation, rotation_exp
+from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp
 from XRayRegistrationLib.simulation.poses import pose_at
 from XRayRegistrationLib.solvers.gradient_residual import gradient, local_strength
 from XRayRegistrationLib.solvers.pyramid import LevelView
@@ -29,6 +29,8 @@ from XRayRegistrationLib.solvers.search_range import SearchRange
 Array = NDArray[np.float64]
 
 _CANVAS = 2  # the canvas over the X-ray's longer side: the centroid may lie anywhere in the X-ray
+_PLACES = 8  # of a template in the first view that the others are asked about
+_ALONG, _ALONG_STEPS = 0.08, 13  # how far along its ray each is followed, over its depth, and in how many steps
 _BATCH = 256  # templates at a time: bounds the memory
 _WINDOWS = ((0, 1.0), (5, 0.3))  # (window in pixels, floor): plain and locally normalised gradients
 # What share of a template's gradient energy must fall inside the X-ray's mask: a patient is larger
@@ -50,7 +52,7 @@ class Matches:
 
 
 def match_templates(
-    view: LevelView,
+    views: Sequence[LevelView],
     centre_ct: Array,
     search_range: SearchRange,
     *,
@@ -59,37 +61,108 @@ def match_templates(
 ) -> Matches:
     """Score every orientation and depth of ``search_range`` at its best shift.
 
+    With several views the first one proposes places; each is followed along its ray, and what the
+    others say of it there is averaged in. That settles the depth too.
+
     Args:
-        view: a coarse level, some 24 pixels wide.
+        views: a coarse level, some 24 pixels wide; ``search_range`` is in the first one's camera.
         centre_ct: (3,), the bone's centroid.
         search_range: the poses.
         backend: renderer.
         check: called with the fraction done; raising from it cancels.
+
+    Returns:
+        Poses in the first view's camera.
     """
-    side = _CANVAS * max(view.camera.width, view.camera.height)
-    k = view.camera.K.copy()
-    k[0, 2] = k[1, 2] = (side - 1) / 2
-    canvas = Camera(side, side, k)
+    first = _Matcher(views[0], centre_ct, backend)
+    others = [_Matcher(view, centre_ct, backend) for view in views[1:]]
     rotations = np.tile(search_range.rotations, (len(search_range.depths_mm), 1, 1))
     depths = np.repeat(search_range.depths_mm, len(search_range.rotations))
-    middle = np.full((len(depths), 2), (side - 1) / 2)
-    templates = pose_at(rotations, canvas, centre_ct, middle, depths)
-    fixed = [_FixedSpectrum(view, side, window, floor) for window, floor in _WINDOWS]
-    allowed = _allowed_shifts(view, search_range, centre_ct, side)
-    score, pixel = np.empty(len(depths)), np.empty((len(depths), 2))
+    allowed = _allowed_shifts(views[0], search_range, centre_ct, first.side)
+    found = []
     for begin in range(0, len(depths), _BATCH):
         if check is not None:
             check(begin / len(depths))
         chunk = slice(begin, begin + _BATCH)
-        images = render(view.volume, canvas, templates[chunk], backend=backend, step_mm=view.step_mm)
-        g = gradient(images)
-        correlation = np.mean([f.correlate(g) for f in fixed], axis=0)
+        turned, z = rotations[chunk], depths[chunk]
+        correlation = first.correlate(turned, z)
         correlation[:, ~allowed] = -1.0
-        best = correlation.reshape(len(g), -1).argmax(axis=1)
-        score[chunk] = correlation.reshape(len(g), -1)[np.arange(len(g)), best]
-        shift = np.stack(np.unravel_index(best, correlation.shape[1:])[::-1], axis=-1)
-        pixel[chunk] = (side - 1) / 2 - _signed(shift, correlation.shape[-1])
-    return Matches(_poses_off_axis(rotations, view.camera, centre_ct, pixel, depths), score)
+        if others:
+            found.append(_best_along_rays(first, others, correlation, turned, z, centre_ct))
+        else:
+            flat = correlation.reshape(len(z), -1)
+            best = flat.argmax(axis=1)
+            poses = _poses_off_axis(turned, views[0].camera, centre_ct, first.pixel(best), z)
+            found.append((poses, flat[np.arange(len(z)), best]))
+    return Matches(np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+
+
+class _Matcher:
+    """Templates of one view, slid over its X-ray."""
+
+    def __init__(self, view: LevelView, centre_ct: Array, backend: str):
+        self.view, self.centre_ct, self.backend = view, centre_ct, backend
+        self.side = _CANVAS * max(view.camera.width, view.camera.height)
+        k = view.camera.K.copy()
+        k[0, 2] = k[1, 2] = (self.side - 1) / 2
+        self.canvas = Camera(self.side, self.side, k)
+        self.fixed = [_FixedSpectrum(view, self.side, window, floor) for window, floor in _WINDOWS]
+
+    def correlate(self, rotations: Array, depths: Array) -> NDArray[np.float32]:
+        """Correlation (n, s, s) at every shift of the templates with these rotations (n, 3, 3) and depths (n,)."""
+        middle = np.full((len(depths), 2), (self.side - 1) / 2)
+        poses = pose_at(rotations, self.canvas, self.centre_ct, middle, depths)
+        images = render(self.view.volume, self.canvas, poses, backend=self.backend, step_mm=self.view.step_mm)
+        g = gradient(images)
+        return np.mean([f.correlate(g) for f in self.fixed], axis=0)
+
+    def pixel(self, index: NDArray[np.int64]) -> Array:
+        """The centroid's pixel (..., 2) at flat indices into a correlation."""
+        n = self.side - 2
+        v, u = np.unravel_index(index, (n, n))
+        return np.subtract((self.side - 1) / 2, np.stack([_signed(u, n), _signed(v, n)], axis=-1), dtype=np.float64)
+
+    def at(self, correlation: NDArray[np.float32], pixels: Array) -> Array:
+        """Correlations (n, s, s) where they put the centroid at pixels (n, m, 2); -1 off the X-ray."""
+        n = self.side - 2
+        seen = self.view.camera.in_view(pixels)
+        shift = np.round((self.side - 1) / 2 - np.where(seen[..., None], pixels, 0.0)).astype(int) % n
+        values = correlation[np.arange(len(correlation))[:, None], shift[..., 1], shift[..., 0]]
+        return np.where(seen, values, -1.0)
+
+
+def _best_along_rays(
+    first: _Matcher,
+    others: list[_Matcher],
+    correlation: NDArray[np.float32],
+    rotations: Array,
+    z: Array,
+    centre_ct: Array,
+) -> tuple[Array, Array]:
+    """Of the first view's best places for each template, the pose (n, 4, 4) that all views agree on, and its score."""
+    n = len(z)
+    flat = correlation.reshape(n, -1)
+    places = np.argpartition(-flat, _PLACES, axis=1)[:, :_PLACES]
+    along = z[:, None] * np.linspace(1.0 - _ALONG, 1.0 + _ALONG, _ALONG_STEPS)  # (n, d)
+    pixel = np.repeat(first.pixel(places), _ALONG_STEPS, axis=1)  # (n, p d, 2)
+    depth = np.tile(along, (1, _PLACES))
+    score = np.repeat(np.take_along_axis(flat, places, axis=1), _ALONG_STEPS, axis=1).astype(np.float64)
+    middle = pose_at(rotations, first.view.camera, centre_ct, pixel[:, 0], depth[:, 0])  # only its rotation is used
+    ray = np.ones((*pixel.shape[:2], 3))
+    k = first.view.camera.K
+    ray[..., 0], ray[..., 1] = (pixel[..., 0] - k[0, 2]) / k[0, 0], (pixel[..., 1] - k[1, 2]) / k[1, 1]
+    at = ray * depth[..., None]
+    for other in others:
+        other_from_first = other.view.camera_from_rig @ inverse(first.view.camera_from_rig)
+        seen_at = at @ other_from_first[:3, :3].T + other_from_first[:3, 3]
+        typical = np.median(seen_at[..., 2], axis=1)
+        says = other.correlate(other_from_first[:3, :3] @ middle[:, :3, :3], np.maximum(typical, 1.0))
+        score += other.at(says, other.view.camera.project(seen_at))
+    score /= 1 + len(others)
+    best = score.argmax(axis=1)
+    rows = np.arange(n)
+    poses = _poses_off_axis(rotations, first.view.camera, centre_ct, pixel[rows, best], depth[rows, best])
+    return poses, score[rows, best]
 
 
 class _FixedSpectrum:
