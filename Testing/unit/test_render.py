@@ -202,5 +202,5 @@ def test_attenuation_of_water_bone_and_air() -> None:
 
 
 def test_unknown_backend_is_named() -> None:
-    with pytest.raises(InputError, match="'cpu'.*scipy"):
+    with pytest.raises(InputError, match=r"'cpu'.*scipy"):
         render(_blob(), CAMERA, np.eye(4), backend="cpu")

@@ -1,6 +1,5 @@
 """Compiled loops of backend_numba; the mathematics is in drr.render."""
 
-# ruff: noqa: E501
 from __future__ import annotations
 
 import math

@@ -83,7 +83,10 @@ def _volume_3d(image: sitk.Image, what: str) -> tuple[NDArray[Any], NDArray[np.f
         image = sitk.Extract(image, [*size[:3], 0])
         size = size[:3]
     if len(size) != 3 or min(size) < 2:
-        raise InputError(f"{what} is {' x '.join(map(str, size))}, a picture or a series; allowed is a volume of at least 2 voxels along each of 3 axes")
+        raise InputError(
+            f"{what} is {' x '.join(map(str, size))}, a picture or a series; "
+            "allowed is a volume of at least 2 voxels along each of 3 axes"
+        )
     return sitk.GetArrayFromImage(image), ras_from_ijk(image)
 
 

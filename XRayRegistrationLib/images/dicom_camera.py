@@ -36,7 +36,7 @@ def camera_from_dicom(
             they replace what the file says.
 
     Returns:
-        Camera, provenance of each of its values (``"found: ..."`` or ``"assumed: ..."``), warnings.
+        Camera, provenance of each of its values (``"found: ..."``, ``"assumed: ..."`` or ``"given"``), warnings.
 
     Raises:
         InputError: pixel spacing or source-detector distance neither stated nor given.
@@ -68,7 +68,10 @@ def acquisition_metadata(dataset: Dataset, frame: int = 0) -> dict[str, Any]:
         "number_of_frames": frame_count(dataset),
         "photometric_interpretation": str(dataset.get("PhotometricInterpretation") or ""),
     }
-    for name, keyword in (("positioner_primary_angle_deg", "PositionerPrimaryAngle"), ("positioner_secondary_angle_deg", "PositionerSecondaryAngle")):
+    for name, keyword in (
+        ("positioner_primary_angle_deg", "PositionerPrimaryAngle"),
+        ("positioner_secondary_angle_deg", "PositionerSecondaryAngle"),
+    ):
         angle = numbers(dataset, keyword, 1, frame)
         if angle is not None:
             steps = attribute(dataset, f"{keyword}Increment", frame)
@@ -89,7 +92,7 @@ def acquisition_metadata(dataset: Dataset, frame: int = 0) -> dict[str, Any]:
 
 def _distance(dataset: Dataset, frame: int, given: float | None) -> tuple[float, str]:
     if given is not None:
-        return given, "found: given by the caller"
+        return given, "given"
     keyword = "DistanceSourceToDetector"
     stated = positive(dataset, keyword, frame)
     if stated is not None:
@@ -117,7 +120,7 @@ def _spacing(
 ) -> tuple[tuple[float, float], str]:
     """(column, row) spacing on the detector; DICOM gives rows first."""
     if given is not None:
-        return given, "found: given by the caller"
+        return given, "given"
     imager, at_patient = (_lengths(dataset, k, frame) for k in ("ImagerPixelSpacing", "PixelSpacing"))
     if imager is not None:
         return imager, f"found: DICOM {name_of('ImagerPixelSpacing')}"
@@ -195,10 +198,10 @@ def _principal_point(
         right, down = -down, right  # clockwise, rows downwards: right becomes down, down becomes left
     if str(attribute(dataset, "FieldOfViewHorizontalFlip", frame) or "NO").upper().startswith("Y"):
         right = -right
-    point = centre + [right / spacing[0], down / spacing[1]]
+    point = [*centre, right / spacing[0], down / spacing[1]]
     return (float(point[0]), float(point[1])), (
-        f"found: DICOM {name_of('FieldOfViewOrigin')} in {name_of('DetectorActiveDimensions')}, "
-        "with the central ray at the detector's centre"
+        f"found: DICOM {name_of('FieldOfViewOrigin')} in {name_of('DetectorActiveDimensions')}; "
+        "assumed: the central ray meets the detector's centre"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,39 @@ _LEAST_LIGHT = 1e-4  # of the open beam: a logarithm's argument stays above it
 _LEAST_VALID = 0.02  # of the image
 
 
+@dataclass(frozen=True)
+class HeaderHints:
+    """What a file's header says about its pixel values.
+
+    Attributes:
+        polarity: ``"bone_bright"`` or ``"bone_dark"``, asked when the pixels leave it open; None when
+            the header is silent.
+        logarithmic: the values are logarithms of intensity already.
+        open_field: (height, width) bool, False where collimator, shutter or padding leave no image.
+    """
+
+    polarity: str | None = None
+    logarithmic: bool = False
+    open_field: NDArray[np.bool_] | None = None
+
+
 def prepare_xray(
     values: ArrayLike,
     camera: Camera,
     *,
     polarity: str = "auto",
     mask: NDArray[np.bool_] | str | None = "auto",
+    header: HeaderHints | None = None,
     provenance: dict[str, str] | None = None,
     source: str = "",
     metadata: dict[str, Any] | None = None,
 ) -> XRay:
     """Make an X-ray ready to register.
 
-    With bone dark the values are taken as intensities: -log(I / I0), I0 the open beam. With bone
-    bright they are taken as line integrals, up to offset and scale. A display's window bends either;
-    the registration fits that curve (solvers.tone).
+    With bone dark the values are taken as intensities: -log(I / I0), I0 the open beam; or, where the
+    header says that they are logarithms already, as log I0 - log I. With bone bright they are taken
+    as line integrals, up to offset and scale. A display's window bends either; the registration fits
+    that curve (solvers.tone).
 
     Args:
         values: (height, width), any scale, either polarity.
@@ -41,12 +60,14 @@ def prepare_xray(
         polarity: ``"auto"`` (decided from the pixels), ``"bone_bright"`` or ``"bone_dark"``.
         mask: ``"auto"`` (field of view and saturation are looked for), None for every pixel, or
             (height, width) bool, True where valid.
+        header: what the file's header says about its values.
         provenance, source, metadata: carried into the X-ray; the decisions made here are added.
 
     Raises:
         InputError: no image, NaN, constant, too little of it valid, or a camera or mask of another size.
     """
     check_polarity(polarity)
+    header = header or HeaderHints()
     what = f"the X-ray {source}".rstrip()
     image = np.asarray(values, dtype=np.float32)
     if image.ndim != 2 or min(image.shape) < 8:
@@ -61,8 +82,10 @@ def prepare_xray(
 
     def prepared(polarity: str, said: str, alternative: XRay | None = None) -> XRay:
         origin = {**(provenance or {}), "polarity": said}
-        valid = _mask(image, mask, fields, polarity, origin, what)
-        if polarity == "bone_dark":
+        valid = _mask(image, mask, fields, polarity, header.open_field, origin, what)
+        if polarity == "bone_dark" and header.logarithmic:
+            lines = np.float32(np.percentile(image[valid], _OPEN_BEAM_PERCENTILE)) - image
+        elif polarity == "bone_dark":
             lines = _line_integrals_of_intensity(image, valid)
         else:
             lines = image - np.float32(np.percentile(image[valid], 100 - _OPEN_BEAM_PERCENTILE))
@@ -73,7 +96,7 @@ def prepare_xray(
 
     if polarity != "auto":
         return prepared(polarity, f"given: {polarity.replace('_', ' ')}")
-    polarity, why, certain = decide_polarity(image, fields)
+    polarity, why, certain = decide_polarity(image, fields, header.polarity)
     if certain:
         return prepared(polarity, f"found: {polarity.replace('_', ' ')}, {why}")
     other = "bone_bright" if polarity == "bone_dark" else "bone_dark"
@@ -94,6 +117,7 @@ def _mask(
     mask: NDArray[np.bool_] | str | None,
     fields: list[Field],
     polarity: str,
+    open_field: NDArray[np.bool_] | None,
     provenance: dict[str, str],
     what: str,
 ) -> NDArray[np.bool_]:
@@ -111,6 +135,9 @@ def _mask(
         valid &= ~clipped
         seen = "whole image" if field is None else "field of view inside a collimator or image intensifier"
         provenance["mask"] = f"found: {seen}" + (f", {np.count_nonzero(clipped)} saturated pixels" if clipped.any() else "")
+        if open_field is not None and (valid & open_field).mean() >= _LEAST_VALID:
+            valid &= open_field
+            provenance["mask"] += ", and the header's collimator, shutter or padding"
     else:
         valid = np.asarray(mask)
         if valid.shape != image.shape:

@@ -18,11 +18,14 @@ from XRayRegistrationLib.geometry.carm import camera_from_ct_from_angles, is_mir
 from XRayRegistrationLib.images.camera_file import check_camera_size
 from XRayRegistrationLib.images.dicom import frame_count, is_dicom, read_dicom, read_pixels
 from XRayRegistrationLib.images.dicom_camera import HOW_TO_GIVE, acquisition_metadata, camera_from_dicom
+from XRayRegistrationLib.images.dicom_values import value_hints
+from XRayRegistrationLib.images.dicom_shutter import open_field as shutter_open_field
 from XRayRegistrationLib.images.itk_file import check_file, read_itk
-from XRayRegistrationLib.images.prepare import prepare_xray
+from XRayRegistrationLib.images.prepare import HeaderHints, prepare_xray
 from XRayRegistrationLib.images.xray import XRay
 
-PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+_NO_PROJECTIONS = ("MR", "US", "PT", "NM", "IVUS", "OCT", "SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "ECG", "OPT")
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 IMAGES = (*PICTURES, ".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz")
 
 
@@ -39,7 +42,7 @@ def read_xray(
     """Read one X-ray and make it ready to register.
 
     Args:
-        path: DICOM (any modality that is an image), PNG, TIFF, JPEG, BMP, NRRD, MHA or NIfTI.
+        path: DICOM (any modality that is an image), PNG, TIFF, JPEG, NRRD, MHA or NIfTI.
         camera: of this image; None takes it from the header and the options below.
         polarity: ``"auto"``, ``"bone_bright"`` or ``"bone_dark"``.
         frame: of a file with several, from 0; the middle one when None.
@@ -53,21 +56,34 @@ def read_xray(
     """
     file = check_file(path, "the X-ray")
     spacing = None if pixel_spacing_mm is None else _pair(pixel_spacing_mm)
+    header = HeaderHints()
     if is_dicom(file):
-        values, found, provenance, metadata = _from_dicom(file, camera, frame, source_detector_distance_mm, spacing)
+        values, found, provenance, metadata, header = _from_dicom(
+            file, camera, frame, source_detector_distance_mm, spacing
+        )
     else:
         values, found, provenance, metadata = _from_image(file, camera, frame, source_detector_distance_mm, spacing)
-    if metadata.pop("mirrored", False):
-        values, found = np.ascontiguousarray(values[:, ::-1]), _mirrored(found)
-        provenance["mirror"] = "found: DICOM PatientOrientation (0020,0020) shows the picture mirrored; it was mirrored back"
-        metadata["mirrored_back"] = True
     region: NDArray[np.bool_] | str | None
     if mask is None or isinstance(mask, np.ndarray) or mask == "auto":
         region = mask
     else:
         region = _grey(read_itk(os.fspath(mask), "the mask", IMAGES), Path(mask), "the mask", None)[0] != 0
+    if metadata.pop("mirrored", False):
+        values, found = np.ascontiguousarray(values[:, ::-1]), _mirrored(found)
+        region = region[:, ::-1] if isinstance(region, np.ndarray) and region.ndim == 2 else region
+        if header.open_field is not None:
+            header = replace(header, open_field=header.open_field[:, ::-1])
+        provenance["mirror"] = "found: DICOM PatientOrientation (0020,0020) shows the picture mirrored; it was mirrored back"
+        metadata["mirrored_back"] = True
     return prepare_xray(
-        values, found, polarity=polarity, mask=region, provenance=provenance, source=str(file), metadata=metadata
+        values,
+        found,
+        polarity=polarity,
+        mask=region,
+        header=header,
+        provenance=provenance,
+        source=str(file),
+        metadata=metadata,
     )
 
 
@@ -77,8 +93,9 @@ def _from_dicom(
     frame: int | None,
     distance: float | None,
     spacing: tuple[float, float] | None,
-) -> tuple[NDArray[Any], Camera, dict[str, str], dict[str, Any]]:
+) -> tuple[NDArray[Any], Camera, dict[str, str], dict[str, Any], HeaderHints]:
     dataset = read_dicom(file, "the X-ray")
+    _check_projection(dataset, file)
     count = frame_count(dataset)
     number = _frame(frame, count, file)
     pixels = read_pixels(dataset, file, "the X-ray", number)
@@ -100,7 +117,10 @@ def _from_dicom(
             "this is a CT localizer, a slot scan: no pinhole camera fits it, a registration will be off along the scan"
         )
     metadata["mirrored"] = _is_mirrored(dataset, metadata)
-    return pixels.values, camera, provenance, metadata
+    open_field = shutter_open_field(dataset, height, width, number)
+    if pixels.padding.any():
+        open_field = ~pixels.padding if open_field is None else open_field & ~pixels.padding
+    return pixels.values, camera, provenance, metadata, replace(value_hints(dataset, number), open_field=open_field)
 
 
 def _from_image(
@@ -167,6 +187,16 @@ def _pair(spacing: float | tuple[float, float]) -> tuple[float, float]:
     if not (np.isfinite(pair).all() and (pair > 0).all()):
         raise InputError(f"pixel spacing is {spacing!r}; allowed are one or two positive lengths in mm")
     return float(pair[0]), float(pair[1])
+
+
+def _check_projection(dataset: Dataset, file: Path) -> None:
+    """Refuse DICOM that is no projection: slices, ultrasound, documents."""
+    modality = str(dataset.get("Modality") or "")
+    if modality in _NO_PROJECTIONS or (modality == "CT" and not _is_slot_scan(dataset)):
+        raise InputError(
+            f"the X-ray {file} is DICOM of modality {modality}, not a projection; "
+            "allowed are X-rays such as XA, RF, DX and CR (a CT goes to --ct)"
+        )
 
 
 def _is_slot_scan(dataset: Dataset) -> bool:
