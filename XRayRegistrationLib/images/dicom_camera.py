@@ -115,9 +115,7 @@ def _ratio(dataset: Dataset, frame: int, distance: float) -> float | None:
     return distance / to_patient if to_patient else None
 
 
-def _spacing(
-    dataset: Dataset, frame: int, distance: float, given: tuple[float, float] | None
-) -> tuple[tuple[float, float], str]:
+def _spacing(dataset: Dataset, frame: int, distance: float, given: tuple[float, float] | None) -> tuple[tuple[float, float], str]:
     """(column, row) spacing on the detector; DICOM gives rows first."""
     if given is not None:
         return given, "given"

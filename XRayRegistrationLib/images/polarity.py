@@ -36,9 +36,7 @@ _WEIGHTS = (2.96, 2.13, 2.5)
 _CLEAR = 2.0  # log-odds from which the header is not asked
 
 
-def decide_polarity(
-    values: NDArray[np.floating], fields: Sequence[Field], hint: str | None = None
-) -> tuple[str, str, bool]:
+def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint: str | None = None) -> tuple[str, str, bool]:
     """``"bone_bright"`` or ``"bone_dark"``; why, in words; and whether that is certain.
 
     Args:

@@ -18,8 +18,8 @@ from XRayRegistrationLib.geometry.carm import camera_from_ct_from_angles, is_mir
 from XRayRegistrationLib.images.camera_file import check_camera_size
 from XRayRegistrationLib.images.dicom import frame_count, is_dicom, read_dicom, read_pixels
 from XRayRegistrationLib.images.dicom_camera import HOW_TO_GIVE, acquisition_metadata, camera_from_dicom
-from XRayRegistrationLib.images.dicom_values import value_hints
 from XRayRegistrationLib.images.dicom_shutter import open_field as shutter_open_field
+from XRayRegistrationLib.images.dicom_values import value_hints
 from XRayRegistrationLib.images.itk_file import check_file, read_itk
 from XRayRegistrationLib.images.prepare import HeaderHints, prepare_xray
 from XRayRegistrationLib.images.xray import XRay
@@ -58,9 +58,7 @@ def read_xray(
     spacing = None if pixel_spacing_mm is None else _pair(pixel_spacing_mm)
     header = HeaderHints()
     if is_dicom(file):
-        values, found, provenance, metadata, header = _from_dicom(
-            file, camera, frame, source_detector_distance_mm, spacing
-        )
+        values, found, provenance, metadata, header = _from_dicom(file, camera, frame, source_detector_distance_mm, spacing)
     else:
         values, found, provenance, metadata = _from_image(file, camera, frame, source_detector_distance_mm, spacing)
     region: NDArray[np.bool_] | str | None
