@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -38,9 +39,11 @@ COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability
 _anatomy = cache(load_anatomy)
 
 
-def run_case(name: str, protocol: str, number: int, wrong: bool) -> list[dict[str, object]]:
+def run_case(name: str, protocol: str, number: int, wrong: bool, alone: bool) -> list[dict[str, object]]:
     """Rows of one case."""
     anatomy = _anatomy(name)
+    if alone:
+        anatomy = replace(anatomy, model=replace(anatomy.model, rendered=("bone",)))
     case = make_case(anatomy, number, protocol)
     xray = prepare_xray(case.counts, CAMERA, source=f"{name} {protocol} {number}")
     begin = time.perf_counter()
@@ -107,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="render bone without its flesh, as for chosen labels")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
     args = parser.parse_args(argv)
     names = [n for n in args.cts if ct_path(n).exists()]
@@ -114,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"skipped {name}: {ct_path(name)} is not there", file=sys.stderr)
     numbers = range(args.first, args.first + args.cases)
     # number by number, so that a run that is cut short has seen every CT
-    jobs = [(n, p, c, args.wrong) for c in numbers for n in names for p in args.protocols]
+    jobs = [(n, p, c, args.wrong, args.alone) for c in numbers for n in names for p in args.protocols]
     rows: list[dict[str, object]] = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs) as pool, args.out.open("w", newline="") as file:
