@@ -105,7 +105,7 @@ def _distance(dataset: Dataset, frame: int, given: float | None) -> tuple[float,
         )
     raise InputError(
         f"the X-ray does not state its source-detector distance (DICOM {name_of(keyword)} is absent); "
-        f"{HOW_TO_GIVE} source_detector_distance_mm"
+        f"{HOW_TO_GIVE} --sdd MM"
     )
 
 
@@ -129,7 +129,7 @@ def _spacing(dataset: Dataset, frame: int, distance: float, given: tuple[float, 
         return scanned, f"assumed: DICOM {name_of('NominalScannedPixelSpacing')} of the digitised film is the detector's"
     raise InputError(
         f"the X-ray does not state its pixel spacing (DICOM {name_of('ImagerPixelSpacing')} and "
-        f"{name_of('PixelSpacing')} are absent); {HOW_TO_GIVE} pixel_spacing_mm, on the detector"
+        f"{name_of('PixelSpacing')} are absent); {HOW_TO_GIVE} --pixel-spacing MM, on the detector"
     )
 
 
@@ -154,7 +154,7 @@ def _spacing_from_pixel_spacing(
     if calibrated:
         raise InputError(
             f"the X-ray states its pixel spacing at the patient ({tag}, calibrated by {calibrated}) but no magnification; "
-            f"{HOW_TO_GIVE} pixel_spacing_mm, on the detector"
+            f"{HOW_TO_GIVE} --pixel-spacing MM, on the detector"
         )
     return spacing, f"assumed: {tag} is the detector's, no {name_of('ImagerPixelSpacing')} and no magnification"
 
@@ -196,7 +196,7 @@ def _principal_point(
         right, down = -down, right  # clockwise, rows downwards: right becomes down, down becomes left
     if str(attribute(dataset, "FieldOfViewHorizontalFlip", frame) or "NO").upper().startswith("Y"):
         right = -right
-    point = [*centre, right / spacing[0], down / spacing[1]]
+    point = centre + np.array([right / spacing[0], down / spacing[1]])
     return (float(point[0]), float(point[1])), (
         f"found: DICOM {name_of('FieldOfViewOrigin')} in {name_of('DetectorActiveDimensions')}; "
         "assumed: the central ray meets the detector's centre"
