@@ -104,8 +104,7 @@ def _distance(dataset: Dataset, frame: int, given: float | None) -> tuple[float,
             f"found: DICOM {name_of('DistanceSourceToPatient')} x {name_of('EstimatedRadiographicMagnificationFactor')}"
         )
     raise InputError(
-        f"the X-ray does not state its source-detector distance (DICOM {name_of(keyword)} is absent); "
-        f"{HOW_TO_GIVE} --sdd MM"
+        f"the X-ray does not state its source-detector distance (DICOM {name_of(keyword)} is absent); {HOW_TO_GIVE} --sdd MM"
     )
 
 

@@ -26,7 +26,8 @@ _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
 _STEP = {"box": 0.75, "circle": 0.5}  # of the change, that happens within two reduced pixels of the edge
-_MARGIN_PX = 1.0  # penumbra, in reduced pixels
+_EQUAL = 0.02  # difference of scores that means nothing
+_MARGIN_PX = 1.5  # penumbra, in reduced pixels
 _PLATEAU = 8.0  # a histogram's last level this many times its neighbours is saturation
 _FEW_PIXELS = 2e-4  # of the field: fewer saturated pixels are chance
 _MOST_SATURATED = 0.3  # more is the picture's style, not a fault
@@ -71,12 +72,16 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     found = []
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
         fits = [fit for fit in (_field_at(scaled, level) for level in _LEVELS) if fit is not None]
-        if fits:
-            _, fit, planes = max(fits, key=lambda found: found[0])
-            mask = _inside(planes, u, v, small.shape)
-            beyond = values[~_inside(planes, u, v, small.shape, margin=-_MARGIN_PX)]
-            end = values.min() if outside == "dark" else values.max()
-            found.append(Field(mask, outside, painted=bool(beyond.size and np.mean(beyond == end) > _PAINTED), fit=fit))
+        if not fits:
+            continue
+        end = values.min() if outside == "dark" else values.max()
+        best = max(score for score, _, _ in fits)
+        good = [fit for fit in fits if fit[0] > best - _EQUAL]
+        # The lowest level shows whether the outside has one value; the highest lies farthest in from the penumbra.
+        beyond = values[~_inside(good[0][2], u, v, small.shape, margin=-_MARGIN_PX)]
+        painted = bool(beyond.size and np.mean(beyond == end) > _PAINTED)
+        _, fit, planes = good[0 if painted else -1]
+        found.append(Field(_inside(planes, u, v, small.shape), outside, painted, fit))
     return found
 
 
@@ -131,7 +136,7 @@ def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float,
     dark, _ = ndimage.label(scaled < level)
     touching = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
     outside = np.isin(dark, touching[touching > 0])
-    inside = ndimage.binary_opening(~outside, iterations=2)
+    inside = ndimage.binary_opening(np.pad(~outside, 4, mode="edge"), iterations=2)[4:-4, 4:-4]
     parts, count = ndimage.label(inside)
     if count == 0:
         return None
@@ -178,10 +183,11 @@ def _shape_fits(field: NDArray[np.bool_]) -> dict[str, float]:
     edge = field ^ ndimage.binary_erosion(field, border_value=1)
     ev, eu = np.nonzero(edge)
     points = np.stack([eu, ev], axis=1).astype(np.float64)
-    for angle in np.deg2rad(np.arange(2, 90, 2)):
-        turned = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        if len(turned) > 2:
-            fits["box"] = max(fits["box"], len(u) / float(np.prod(np.ptp(turned, axis=0) + 1)))
+    angles = np.deg2rad(np.arange(0.5, 90, 0.5))
+    along, across = np.array([[np.cos(angles), np.sin(angles)], [-np.sin(angles), np.cos(angles)]])
+    if len(points) > 2:
+        extents = (np.ptp(points @ along, axis=0) + 1) * (np.ptp(points @ across, axis=0) + 1)
+        fits["box"] = max(fits["box"], len(u) / float(extents.min()))
     rim = (ev > v0 + 2) & (ev < v1 - 2) & (eu > u0 + 2) & (eu < u1 - 2)
     if np.count_nonzero(rim) >= 12:
         a = np.stack([eu[rim], ev[rim], np.ones(np.count_nonzero(rim))], axis=1).astype(np.float64)
