@@ -34,6 +34,8 @@ _END = 0.1  # of the value range
 # 2600 simulated pictures of eight CTs; each CT left out in turn, the sign is right in 85 %.
 _WEIGHTS = (2.96, 2.13, 2.5)
 _CLEAR = 2.0  # log-odds from which the header is not asked
+_DOUBT = 1.0  # log-odds up to which a few bright pixels among dark ones are taken for the open beam
+_STARVED = 0.08  # of the value range: where the median is then
 
 
 def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint: str | None = None) -> tuple[str, str, bool]:
@@ -54,6 +56,12 @@ def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint:
     log_odds = bone_bright_log_odds(values, mask if mask.any() else ~mask)
     if hint in POLARITIES[1:] and abs(log_odds) < _CLEAR:
         return str(hint), "as the header says", False
+    if abs(log_odds) < _DOUBT:
+        low, median, high = np.percentile(values[mask] if mask.any() else values, [0.5, 50.0, 99.5])
+        if median - low < _STARVED * (high - low):
+            return "bone_dark", "nearly all of it is dark, as behind a thick patient", False
+        if high - median < _STARVED * (high - low):
+            return "bone_bright", "nearly all of it is bright, as an inverted picture of a thick patient", False
     if log_odds < 0:
         return "bone_dark", "the middle is darker than the rim", False
     return "bone_bright", "the middle is brighter than the rim", False
