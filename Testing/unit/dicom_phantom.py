@@ -23,7 +23,7 @@ def write_dicom(path: Path, pixels: np.ndarray | None, **attributes: Any) -> Pat
     meta.MediaStorageSOPClassUID = attributes.pop("SOPClassUID", XA_STORAGE)
     meta.MediaStorageSOPInstanceUID = attributes.pop("SOPInstanceUID", generate_uid())
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128, is_implicit_VR=False)
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     values: dict[str, Any] = {"Modality": "XA", "PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1}

@@ -260,6 +260,9 @@ def test_frames_of_a_stack(tmp_path):
     lines = read_xray(path, CAMERA, frame=2, polarity="bone_bright", mask=None).line_integrals
     np.testing.assert_allclose(lines - lines.min(), stack[2] - stack[2].min(), atol=1e-4)
     assert "allowed is 0 to 2" in refusal(read_xray, path, CAMERA, frame=3)
+    message = refusal(read_xray, path, CAMERA)  # a CT by mistake would look like this
+    assert "3 images" in message
+    assert "--frame" in message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

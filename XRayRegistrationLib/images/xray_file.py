@@ -45,7 +45,7 @@ def read_xray(
         path: DICOM (any modality that is an image), PNG, TIFF, JPEG, NRRD, MHA or NIfTI.
         camera: of this image; None takes it from the header and the options below.
         polarity: ``"auto"``, ``"bone_bright"`` or ``"bone_dark"``.
-        frame: of a file with several, from 0; the middle one when None.
+        frame: of a file with several, from 0; when None, the middle one of a DICOM run.
         source_detector_distance_mm, pixel_spacing_mm: (column, row) or one number, on the detector;
             they replace what the header says.
         mask: ``"auto"``, None for every pixel, (height, width) bool, or the path of an image that is
@@ -168,6 +168,11 @@ def _grey(image: sitk.Image, file: Path, what: str, frame: int | None) -> tuple[
         return values, _frame(frame, 1, file)
     if values.ndim != 3:
         raise InputError(f"{what} {file} has {values.ndim} dimensions; allowed is one image, or a stack of frames")
+    if frame is None and len(values) > 1:
+        raise InputError(
+            f"{what} {file} holds {len(values)} images, a stack of frames or a volume; allowed is one X-ray, "
+            f"or say which frame with --frame, 0 to {len(values) - 1} (a CT goes to --ct)"
+        )
     number = _frame(frame, len(values), file)
     return values[number], number
 
