@@ -1,6 +1,6 @@
 """Simulated X-rays of public CTs with known poses: the problems that accuracy is measured on.
 
-The images come from ``exact_projector`` (no step, float64, two materials), not from the renderers
+The images come from ``exact.project`` (no step, float64, two materials), not from the renderers
 that register them, and carry the demo's degradations. Polarity and mask are left to be found.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from Testing.benchmarks.exact_projector import project
+from Testing.benchmarks.exact import project
 from XRayRegistrationLib.bone.body import body_mask
 from XRayRegistrationLib.bone.checks import empty_background
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model

@@ -1,4 +1,4 @@
-"""Exact line integrals in float64, to measure every renderer's error against.
+"""Exact line integrals in float64: what every renderer's error is measured against, and simulated X-rays.
 
 Two fields, because renderers mean two different things by a volume:
 
@@ -15,11 +15,34 @@ coordinates, and the only step is to cut them at the planes.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
+
+from XRayRegistrationLib.geometry.camera import Camera
 
 Array = NDArray[np.float64]
 
-_GAUSS = (0.5 - 0.5 / np.sqrt(3.0), 0.5 + 0.5 / np.sqrt(3.0))
+_GAUSS = 0.5 / np.sqrt(3.0)  # the two nodes, from the middle of a piece of length 1
+
+
+def project(channels: NDArray[np.float32], ct_from_ijk: Array, camera: Camera, camera_from_ct: Array) -> Array:
+    """A whole image of trilinear fields, from the source through the volume to the other side.
+
+    Args:
+        channels: (c, nk, nj, ni), one field for each material.
+        ct_from_ijk: (4, 4), mm from voxels.
+        camera: intrinsics.
+        camera_from_ct: (4, 4).
+
+    Returns:
+        (c, height, width), in (unit of the fields) x mm.
+    """
+    ijk_from_camera = np.linalg.inv(camera_from_ct @ ct_from_ijk)
+    rays = camera.ray_directions().reshape(-1, 3)
+    rays = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    out = np.zeros((len(rays), len(channels)))
+    _trilinear(_ringed(channels), ijk_from_camera[:3, 3] + 1.0, rays @ ijk_from_camera[:3, :3].T, np.inf, out)
+    return out.T.reshape(-1, camera.height, camera.width)
 
 
 def integrate_trilinear(mu: NDArray[np.float32], source_ijk: Array, target_ijk: Array, length_mm: Array) -> Array:
@@ -34,61 +57,103 @@ def integrate_trilinear(mu: NDArray[np.float32], source_ijk: Array, target_ijk: 
     Returns:
         (n,), unitless.
     """
-    padded = np.pad(mu, 1)  # float32 holds the voxels; every product below is float64
-    shape = np.array(padded.shape[::-1])
-    out = np.zeros(len(target_ijk))
-    for n, target in enumerate(target_ijk):
-        start, direction = source_ijk + 1.0, target - source_ijk
-        cuts = _cuts(start, direction, np.zeros(3), shape - 1.0)
-        if len(cuts) < 2:
-            continue
-        width = np.diff(cuts)
-        middle = start + 0.5 * (cuts[1:] + cuts[:-1])[:, None] * direction
-        cell = np.clip(np.floor(middle).astype(np.int64), 0, shape - 2)
-        corners = [
-            padded[cell[:, 2] + c, cell[:, 1] + b, cell[:, 0] + a].astype(np.float64)
-            for c in (0, 1) for b in (0, 1) for a in (0, 1)
-        ]  # fmt: skip
-        for node in _GAUSS:
-            f = start + (cuts[:-1] + node * width)[:, None] * direction - cell
-            rows = [corners[m] + f[:, 0] * (corners[m + 1] - corners[m]) for m in (0, 2, 4, 6)]
-            near = rows[0] + f[:, 1] * (rows[1] - rows[0])
-            far = rows[2] + f[:, 1] * (rows[3] - rows[2])
-            out[n] += 0.5 * np.sum(width * (near + f[:, 2] * (far - near)))
-    return out * length_mm
+    out = np.zeros((len(target_ijk), 1))
+    _trilinear(_ringed(mu[None]), source_ijk + 1.0, target_ijk - source_ijk, 1.0, out)
+    return out[:, 0] * length_mm
 
 
-def integrate_piecewise_constant(
-    mu: NDArray[np.float32], source_ijk: Array, target_ijk: Array, length_mm: Array
-) -> Array:
+def integrate_piecewise_constant(mu: NDArray[np.float32], source_ijk: Array, target_ijk: Array, length_mm: Array) -> Array:
     """Integral of the piecewise constant field; arguments as for :func:`integrate_trilinear`."""
-    shape = np.array(mu.shape[::-1])
     out = np.zeros(len(target_ijk))
-    for n, target in enumerate(target_ijk):
-        start, direction = source_ijk + 0.5, target - source_ijk  # planes at integers
-        cuts = _cuts(start, direction, np.zeros(3), shape.astype(np.float64))
-        if len(cuts) < 2:
-            continue
-        middle = start + 0.5 * (cuts[1:] + cuts[:-1])[:, None] * direction
-        i, j, k = np.clip(np.floor(middle).astype(np.int64), 0, shape - 1).T
-        out[n] = np.sum(np.diff(cuts) * mu[k, j, i].astype(np.float64))
+    _piecewise_constant(np.ascontiguousarray(mu), source_ijk + 0.5, target_ijk - source_ijk, 1.0, out)
     return out * length_mm
 
 
-def _cuts(start: Array, direction: Array, lower: Array, upper: Array) -> Array:
-    """Sorted parameters in [0, 1] where start + t direction crosses integer planes within the box."""
-    t_in, t_out = 0.0, 1.0
-    cuts = []
-    for axis in range(3):
-        if direction[axis] == 0.0:
-            if not lower[axis] <= start[axis] <= upper[axis]:
-                return np.empty(0)
+def _ringed(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(nk + 2, nj + 2, ni + 2, c): a ring of zeros around, and the materials of a voxel side by side."""
+    ring = np.pad(np.asarray(channels, np.float32), [(0, 0), (1, 1), (1, 1), (1, 1)])
+    return np.ascontiguousarray(np.moveaxis(ring, 0, -1))
+
+
+@njit(cache=True, parallel=True)
+def _trilinear(field, source, directions, end, out):
+    """Adds to out (n, c) the integrals over t in [0, end] of field (nk, nj, ni, c) at source + t direction."""
+    nk, nj, ni, channels = field.shape
+    upper = np.array([ni - 1, nj - 1, nk - 1])
+    for n in prange(len(directions)):
+        d = directions[n]
+        cuts = np.empty(3)
+        planes = np.empty(3)
+        t, last = _enter(source, d, upper, end, planes, cuts)
+        while t < last:
+            following = min(cuts.min(), last)
+            middle, width = 0.5 * (t + following), following - t
+            i = _cell(source[0] + middle * d[0], ni - 2)
+            j = _cell(source[1] + middle * d[1], nj - 2)
+            k = _cell(source[2] + middle * d[2], nk - 2)
+            for side in (-_GAUSS, _GAUSS):
+                s = middle + side * width
+                x, y, z = source[0] + s * d[0] - i, source[1] + s * d[1] - j, source[2] + s * d[2] - k
+                for c in range(channels):
+                    a = (1 - x) * field[k, j, i, c] + x * field[k, j, i + 1, c]
+                    b = (1 - x) * field[k, j + 1, i, c] + x * field[k, j + 1, i + 1, c]
+                    near = (1 - y) * a + y * b
+                    a = (1 - x) * field[k + 1, j, i, c] + x * field[k + 1, j, i + 1, c]
+                    b = (1 - x) * field[k + 1, j + 1, i, c] + x * field[k + 1, j + 1, i + 1, c]
+                    far = (1 - y) * a + y * b
+                    out[n, c] += 0.5 * width * ((1 - z) * near + z * far)
+            t = _pass(source, d, following, planes, cuts)
+
+
+@njit(cache=True, parallel=True)
+def _piecewise_constant(field, source, directions, end, out):
+    """As :func:`_trilinear`, with field (nk, nj, ni) constant between planes at integers, and out (n,)."""
+    nk, nj, ni = field.shape
+    upper = np.array([ni, nj, nk])
+    for n in prange(len(directions)):
+        d = directions[n]
+        cuts = np.empty(3)
+        planes = np.empty(3)
+        t, last = _enter(source, d, upper, end, planes, cuts)
+        while t < last:
+            following = min(cuts.min(), last)
+            middle, width = 0.5 * (t + following), following - t
+            i = _cell(source[0] + middle * d[0], ni - 1)
+            j = _cell(source[1] + middle * d[1], nj - 1)
+            k = _cell(source[2] + middle * d[2], nk - 1)
+            out[n] += width * field[k, j, i]
+            t = _pass(source, d, following, planes, cuts)
+
+
+@njit(cache=True)
+def _enter(source, direction, upper, end, planes, cuts):
+    """Where the ray enters and leaves [0, upper]; sets the next plane of each axis and its t."""
+    first, last = 0.0, end
+    for a in range(3):
+        if direction[a] == 0.0:
+            if not 0.0 <= source[a] <= upper[a]:
+                return 0.0, 0.0
             continue
-        t = (np.arange(lower[axis], upper[axis] + 1) - start[axis]) / direction[axis]
-        t_in, t_out = max(t_in, min(t[0], t[-1])), min(t_out, max(t[0], t[-1]))
-        cuts.append(t)
-    if t_in >= t_out:
-        return np.empty(0)
-    inner = np.concatenate(cuts)
-    inner = inner[(inner > t_in) & (inner < t_out)]
-    return np.sort(np.concatenate([[t_in, t_out], inner]))
+        t0, t1 = -source[a] / direction[a], (upper[a] - source[a]) / direction[a]
+        first, last = max(first, min(t0, t1)), min(last, max(t0, t1))
+    for a in range(3):
+        x = source[a] + first * direction[a]
+        planes[a] = np.floor(x) if direction[a] > 0 else np.ceil(x)
+        cuts[a] = np.inf if direction[a] == 0.0 else -np.inf
+    _pass(source, direction, first, planes, cuts)
+    return first, last
+
+
+@njit(cache=True)
+def _pass(source, direction, t, planes, cuts):
+    """Moves on to the planes that the ray meets after t; returns t."""
+    for a in range(3):
+        while cuts[a] <= t:
+            planes[a] += 1.0 if direction[a] > 0 else -1.0
+            cuts[a] = (planes[a] - source[a]) / direction[a]
+    return t
+
+
+@njit(cache=True)
+def _cell(x, largest):
+    return min(max(int(np.floor(x)), 0), largest)
