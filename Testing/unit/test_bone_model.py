@@ -172,7 +172,7 @@ def test_real_cts(file, bone_only):
     assert (ijk < np.array(model.bone.mu.shape[::-1])).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(0, 2**31 - 1),
     st.tuples(*[st.integers(1, 13)] * 3),

@@ -71,7 +71,7 @@ def test_no_points_is_refused():
         surface_points(ball_mask(), 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(m=st.integers(2, 60), seed=st.integers(0, 1000))
 def test_farthest_point_order_is_greedy(m, seed):
     points = np.random.default_rng(seed).normal(size=(m, 3)) * [1, 5, 20]

@@ -60,7 +60,7 @@ def test_rays_go_through_their_pixels():
 sizes = st.integers(1, 2000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(-300, 300), st.integers(-300, 300), sizes, sizes)
 def test_a_crop_shifts_pixels(left, top, width, height):
     c = camera().cropped(left, top, width, height)
@@ -69,7 +69,7 @@ def test_a_crop_shifts_pixels(left, top, width, height):
     assert c.pixel_spacing_mm == pytest.approx(camera().pixel_spacing_mm)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes, sizes)
 def test_a_resize_maps_pixel_areas(width, height):
     c = camera().resized(width, height)
@@ -79,14 +79,14 @@ def test_a_resize_maps_pixel_areas(width, height):
     np.testing.assert_array_equal(c.in_view(c.project(POINTS)), camera().in_view(camera().project(POINTS)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes, sizes, sizes, sizes)
 def test_resizes_compose_and_undo(w1, h1, w2, h2):
     np.testing.assert_allclose(camera().resized(w1, h1).resized(w2, h2).K, camera().resized(w2, h2).K, rtol=1e-9)
     np.testing.assert_allclose(camera().resized(w1, h1).resized(640, 480).K, camera().K, rtol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 60), st.integers(1, 60), st.integers(1, 8))
 def test_cropping_blocks_before_or_after_shrinking_is_the_same(left, top, width, height, s):
     c = Camera.from_spacing(960, 720, 0.2, 1000.0)

@@ -109,7 +109,7 @@ def test_roll_turns_the_patient_clockwise_and_offset_moves_it_right_and_down():
     np.testing.assert_allclose(CAMERA.project(transform_points(moved, CENTRE)), [240, 260], atol=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.floats(-179.9, 180), st.floats(-89, 89), st.floats(-179.9, 180), st.floats(100, 2000), st.floats(-300, 300),
     st.floats(-300, 300),
@@ -126,7 +126,7 @@ def test_angles_come_back(primary, secondary, roll, sod, x, y):
     np.testing.assert_allclose([found.source_object_distance_mm, *found.offset_mm], [sod, x, y], atol=1e-8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10_000))
 def test_every_pose_has_angles(seed):
     rng = np.random.default_rng(seed)

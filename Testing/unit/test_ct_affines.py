@@ -79,7 +79,7 @@ def test_marks_cast_their_shadow_where_the_camera_projects_them(index):
         np.testing.assert_allclose(shadow, camera.project(transform_points(pose, mark)), atol=0.05)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1))
 def test_any_axes_give_the_same_shadow(seed):
     rng = np.random.default_rng(seed)

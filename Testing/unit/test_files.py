@@ -446,16 +446,31 @@ def test_bad_start_poses(tmp_path: Path, name: str, content: str, says: str) -> 
     assert name in str(caught.value)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(entries=st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=0, max_size=20))
-def test_any_numbers_as_a_pose_are_a_pose_or_bad_input(tmp_path: Path, entries: list[float]) -> None:
-    rows = [entries[i : i + 4] for i in range(0, len(entries), 4)]
+ANY_NUMBER = st.floats(allow_nan=True, allow_infinity=True, width=32)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    turn=st.tuples(*[st.floats(-3, 3)] * 3),
+    shift=st.tuples(*[st.floats(-2000, 2000)] * 3),
+    spoiled=st.dictionaries(st.integers(0, 15), ANY_NUMBER, max_size=2),
+    entries=st.integers(0, 16).flatmap(lambda n: st.sampled_from([16, n])),
+)
+def test_any_numbers_as_a_pose_are_a_pose_or_bad_input(tmp_path: Path, turn, shift, spoiled, entries) -> None:
+    """A pose, with some numbers replaced and some cut off: read as it stands, or refused in one line."""
+    good = from_rotation_translation(rotation_exp(turn), shift)
+    held = good.copy()
+    held.ravel()[list(spoiled)] = list(spoiled.values())
+    rows = held.ravel()[:entries].tolist()
+    rows = [rows[i : i + 4] for i in range(0, entries, 4)]
     (tmp_path / "p.json").write_text(json.dumps({"camera_from_ct": rows}))
     try:
         pose = read_start_pose(tmp_path / "p.json")
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017
+        assert spoiled or entries < 16
     else:
+        np.testing.assert_allclose(pose, held, atol=1e-3)
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
 
 

@@ -69,7 +69,7 @@ def test_oblique_series_in_any_order_of_files(tmp_path, seed, flip_k):
     assert_same_ct(ct, VALUES, matrix)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6),
     shape=st.tuples(st.integers(2, 5), st.integers(2, 6), st.integers(3, 6)),

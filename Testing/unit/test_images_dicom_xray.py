@@ -171,7 +171,7 @@ def test_values_that_are_no_numbers_are_named(tmp_path):
     assert "DistanceSourceToDetector (0018,1110)" in refusal(tmp_path / "y.dcm")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
     spacing=st.tuples(st.floats(0.05, 2), st.floats(0.05, 2)),

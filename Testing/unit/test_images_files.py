@@ -69,7 +69,7 @@ def test_damaged_volumes_are_refused_in_silence(tmp_path, capfd, suffix):
     assert capfd.readouterr() == ("", "")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shape=st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(2, 9)), packed=st.booleans(), share=st.floats(0, 1))
 def test_a_nifti_is_whole_or_refused(tmp_path_factory, shape, packed, share):
     values = np.random.default_rng(0).integers(-1000, 2000, shape).astype(np.int16)
@@ -211,7 +211,7 @@ def test_sixteen_bits_float_and_grey_colour(tmp_path):
     assert "in colour" in refusal(read_xray, write(tmp_path / "f.png", grey, vector=True), camera)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(size=st.tuples(st.integers(8, 40), st.integers(8, 40)), spacing=st.tuples(st.floats(0.05, 3), st.floats(0.05, 3)))
 def test_a_header_spacing_is_found_and_a_missing_one_is_asked_for(tmp_path_factory, size, spacing):
     folder = tmp_path_factory.mktemp("x")
@@ -275,7 +275,7 @@ def test_pixels_that_are_no_numbers(tmp_path, value):
 # --- cameras --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
     spacing=st.tuples(st.floats(0.01, 5), st.floats(0.01, 5)),

@@ -123,7 +123,7 @@ def test_a_painted_shutter_counts_in_either_polarity():
         assert agreement(xray.mask, circle()) > 0.95
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     radius=st.floats(0.36, 0.6),
     centre=st.tuples(st.floats(0.45, 0.55), st.floats(0.45, 0.55)),
@@ -213,7 +213,7 @@ def test_behind_real_blades_it_is_certain():
     assert open_image.alternative.provenance["polarity"].startswith("assumed: bone bright")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), gain=st.floats(1e-3, 1e4), offset=st.floats(-100, 100))
 def test_log_odds_turn_with_the_image_and_ignore_its_scale(seed, gain, offset):
     image = limb(seed, 120).astype(np.float64)

@@ -32,7 +32,7 @@ def centre_of(image: np.ndarray) -> np.ndarray:
     return np.array([(image * u).sum(), (image * v).sum()]) / image.sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(size=st.tuples(st.integers(20, 130), st.integers(20, 130)), seed=st.integers(0, 1000))
 def test_a_point_stays_where_the_camera_projects_it(size, seed):
     point = np.random.default_rng(seed).uniform([-50, -25, 900], [40, 30, 1000])
@@ -66,7 +66,7 @@ def test_growing_interpolates_between_centres():
     np.testing.assert_allclose(double @ [0, 4, 8], [0, 1, 3, 5, 7, 8], atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(old=st.integers(1, 200), new=st.integers(1, 200))
 def test_every_row_of_weights_sums_to_one_and_none_is_negative(old, new):
     weights = resample_weights(old, new).toarray()
@@ -77,7 +77,7 @@ def test_every_row_of_weights_sums_to_one_and_none_is_negative(old, new):
         np.testing.assert_allclose(weights.sum(0), new / old, rtol=1e-4)  # every old pixel counts alike
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.tuples(st.integers(5, 90), st.integers(5, 90)), seed=st.integers(0, 1000))
 def test_masked_pixels_do_not_bleed(size, seed):
     rng = np.random.default_rng(seed)

@@ -89,7 +89,7 @@ def test_the_log_is_that_of_scipy_at_exactly_pi_about_every_axis():
         assert abs(w @ d) == pytest.approx(np.pi, abs=1e-14)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(vectors, st.floats(0, np.pi), st.tuples(millimetres, millimetres, millimetres))
 def test_exp_and_log_are_inverse(axis, angle, v):
     twist = np.array([*axis_angle(axis, angle), *v])
@@ -100,7 +100,7 @@ def test_exp_and_log_are_inverse(axis, angle, v):
     np.testing.assert_allclose(se3_exp(-twist), inverse(motion), atol=5e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(vectors, st.floats(0, np.pi), vectors, st.floats(0, np.pi))
 def test_rotation_angle_is_scipys_magnitude(a, x, b, y):
     p, q = Rotation.from_rotvec(axis_angle(a, x)), Rotation.from_rotvec(axis_angle(b, y))
@@ -113,7 +113,7 @@ def test_rotation_angle_keeps_small_angles():
         assert rotation_angle(np.eye(3), r) == pytest.approx(angle, rel=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(vectors, st.tuples(millimetres, millimetres, millimetres))
 def test_skew_is_the_cross_product(w, x):
     np.testing.assert_allclose(skew(w) @ np.array(x), np.cross(w, x), atol=1e-9)
@@ -155,7 +155,7 @@ def test_a_translation_increment_moves_along_camera_axes():
     np.testing.assert_allclose(moved[:3, 3] - POSE[:3, 3], [3, -4, 50], atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(vectors, st.tuples(millimetres, millimetres, millimetres), st.tuples(millimetres, millimetres, millimetres))
 def test_an_increment_is_the_formula_on_points(w, v, c):
     x = np.array([3.0, -50.0, 210.0])
@@ -194,7 +194,7 @@ def test_check_rigid_refuses_in_one_line(matrix, message):
     assert "\n" not in str(error.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000))
 def test_no_random_matrix_passes_as_rigid(seed):
     m = np.eye(4)

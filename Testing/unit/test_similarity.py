@@ -178,7 +178,7 @@ def test_box_sums_against_slices():
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), junk=st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -7.0]))
 def test_a_masked_pixel_has_no_influence(name, seed, junk):
     rng = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ def test_a_masked_pixel_has_no_influence(name, seed, junk):
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     mix=st.floats(-1, 1),
