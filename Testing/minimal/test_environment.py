@@ -12,7 +12,7 @@ import XRayRegistrationLib
 
 EXTRAS = ("numba", "torch", "cv2", "poselib", "cma", "matplotlib", "pandas", "skimage", "diffdrr", "nanodrr")
 # Modules that are nothing but code for one extra; what imports them does so when it is asked for.
-ONLY_WITH_AN_EXTRA = ("_numba_kernels", "backend_numba", "backend_torch", "backend_diffdrr")
+ONLY_WITH_AN_EXTRA = ("_numba_kernels", "_residual_kernels", "backend_numba", "backend_torch", "backend_diffdrr")
 
 
 def _modules() -> list[str]:

@@ -11,9 +11,10 @@ from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transfor
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
+from XRayRegistrationLib.solvers.comparison import ComparisonOptions
 from XRayRegistrationLib.solvers.levenberg_marquardt import (
     LevenbergMarquardtOptions,
-    _fixed_gradients,
+    _fixed_features,
     _linearise,
     costs,
     refine,
@@ -64,9 +65,9 @@ def _start(true_pose: np.ndarray, model: BoneModel, step: tuple[float, ...]) -> 
 
 def test_gradient_is_that_of_the_cost(model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
     level = build_level([View(model.full, xray)], 96, 690.0)
-    options = LevenbergMarquardtOptions(tone_curve=False)
+    options = LevenbergMarquardtOptions(comparison=ComparisonOptions(tone_curve=False))
     pose = _start(true_pose, model, (0.05, -0.06, 0.03, 4.0, -5.0, 12.0))
-    fixed = _fixed_gradients(level, options)
+    fixed = _fixed_features(level, options)
 
     def cost(step: np.ndarray) -> float:
         moved = increment_left(pose, step, transform_points(pose, model.centroid))

@@ -13,19 +13,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from XRayRegistrationLib.drr.render import render, render_with_jacobian
 from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
-from XRayRegistrationLib.solvers.gradient_residual import (
-    GradientNormalisation,
-    features_with_jacobian,
-    gradient,
-    normalised_gradient,
-    unit_features,
+from XRayRegistrationLib.solvers.comparison import (
+    ComparisonOptions,
+    FixedFeatures,
+    agreement,
+    correlation,
+    fixed_features,
 )
 from XRayRegistrationLib.solvers.pyramid import LevelView
-from XRayRegistrationLib.solvers.tone import fit_tone_curve
 
 Array = NDArray[np.float64]
 
@@ -42,11 +40,7 @@ class LevenbergMarquardtOptions:
         still_mm: a start is done when two steps in a row move the bone by less than this (rotations
             at 100 mm from its centroid, depth counted a fifth).
         largest_rotation_rad, largest_translation_mm: bounds of one step.
-        robust_scale: residuals beyond this many robust standard deviations lose weight (Geman-
-            McClure); None for plain least squares.
-        tone_curve: whether the rendered image is bent to the X-ray's grey values at every pose
-            (solvers.tone).
-        normalisation: of the gradients.
+        comparison: of rendered image and X-ray.
     """
 
     iterations: int = 25
@@ -54,9 +48,7 @@ class LevenbergMarquardtOptions:
     still_mm: float = 0.01
     largest_rotation_rad: float = 0.3
     largest_translation_mm: float = 60.0
-    robust_scale: float | None = None
-    tone_curve: bool = True
-    normalisation: GradientNormalisation = field(default_factory=GradientNormalisation)
+    comparison: ComparisonOptions = field(default_factory=ComparisonOptions)
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,7 @@ def refine(
         The end of every start; its cost is never larger than at the start.
     """
     options = options or LevenbergMarquardtOptions()
-    fixed = _fixed_gradients(level, options)
+    fixed = _fixed_features(level, options)
     poses = np.array(rig_from_ct, dtype=np.float64)
     n = len(poses)
     cost, slope, normal = _linearise(level, fixed, poses, centre_ct, options, backend)
@@ -148,30 +140,16 @@ def costs(
     """The cost (n,) that :func:`refine` minimises, at poses (n, 4, 4), without its derivative."""
     options = options or LevenbergMarquardtOptions()
     total = np.zeros(len(rig_from_ct))
-    for view, fixed in zip(level, _fixed_gradients(level, options), strict=True):
+    for view, fixed in zip(level, _fixed_features(level, options), strict=True):
         camera_from_ct = view.camera_from_rig @ rig_from_ct
         image = render(view.volume, view.camera, camera_from_ct, backend=backend, step_mm=view.step_mm)
-        weight = _weights(view, image)
-        if options.tone_curve:
-            image, _ = _toned(view, image, None, weight)
-        moving = normalised_gradient(image, view.valid.astype(np.float32), options.normalisation)
-        e, e_fixed = unit_features(moving, weight), unit_features(fixed, weight)
-        correlation = (e * e_fixed).sum(axis=1).astype(np.float64)
-        total += (1.0 - correlation * _shown(view, camera_from_ct)) / len(level)
+        agrees = correlation(fixed, image, options.comparison, backend)
+        total += (1.0 - agrees * _shown(view, camera_from_ct)) / len(level)
     return total
 
 
-def _fixed_gradients(level: Sequence[LevelView], options: LevenbergMarquardtOptions) -> list[NDArray[np.float32]]:
-    return [normalised_gradient(v.image[None], v.valid.astype(np.float32), options.normalisation) for v in level]
-
-
-def _weights(view: LevelView, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, h - 2, w - 2): the mask, and for a volume that stands alone where it projects, two pixels around."""
-    valid = view.valid[1:-1, 1:-1].astype(np.float32)
-    if not view.alone:
-        return np.broadcast_to(valid, (len(image), *valid.shape))
-    shadow = ndimage.maximum_filter((image > 0).astype(np.uint8), size=(1, 5, 5))
-    return shadow[:, 1:-1, 1:-1] * valid
+def _fixed_features(level: Sequence[LevelView], options: LevenbergMarquardtOptions) -> list[FixedFeatures]:
+    return [fixed_features(view, options.comparison) for view in level]
 
 
 def _shown(view: LevelView, camera_from_ct: Array) -> Array:
@@ -205,7 +183,7 @@ def _shrink(step: Array, options: LevenbergMarquardtOptions) -> Array:
 
 def _linearise(
     level: Sequence[LevelView],
-    fixed: Sequence[NDArray[np.float32]],
+    fixed: Sequence[FixedFeatures],
     poses: Array,
     centre_ct: Array,
     options: LevenbergMarquardtOptions,
@@ -214,49 +192,16 @@ def _linearise(
     """Cost (n,), gradient (n, 6) and J'J (n, 6, 6) of the increment in rig axes, mean over views."""
     n = len(poses)
     cost, slope, normal = np.zeros(n), np.zeros((n, 6)), np.zeros((n, 6, 6))
-    for view, fixed_gradient in zip(level, fixed, strict=True):
+    for view, of_view in zip(level, fixed, strict=True):
         camera_from_ct = view.camera_from_rig @ poses
         centre = camera_from_ct[:, :3, :3] @ centre_ct + camera_from_ct[:, :3, 3]
         image, jacobian = render_with_jacobian(
             view.volume, view.camera, camera_from_ct, centre, backend=backend, step_mm=view.step_mm
         )
-        weight = _weights(view, image)
-        if options.tone_curve:
-            image, jacobian = _toned(view, image, jacobian, weight)
-        valid = view.valid.astype(np.float32)
-        e, de = features_with_jacobian(image, jacobian, valid, weight, options.normalisation)
-        residual = e - unit_features(fixed_gradient, weight)
-        weighted = de
-        if options.robust_scale is not None:
-            sigma = 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True) + 1e-12
-            weight = 1.0 / (1.0 + (residual / (options.robust_scale * sigma)) ** 2) ** 2
-            weighted = de * weight[:, None].astype(np.float32)
+        found = agreement(of_view, image, jacobian, options.comparison, backend)
         # the camera's increment in the rig's axes: rotations and translations turn alike
         turn = np.kron(np.eye(2), view.camera_from_rig[:3, :3])
-        g = (weighted @ residual[..., None])[..., 0].astype(np.float64) @ turn
-        h = turn.T @ (weighted @ np.swapaxes(de, 1, 2)).astype(np.float64) @ turn
-        correlation = 1.0 - 0.5 * (residual.astype(np.float64) ** 2).sum(axis=1)
-        cost += (1.0 - correlation * _shown(view, camera_from_ct)) / len(level)
-        slope += g / len(level)
-        normal += h / len(level)
+        cost += (1.0 - found.correlation * _shown(view, camera_from_ct)) / len(level)
+        slope += found.slope @ turn / len(level)
+        normal += turn.T @ found.normal @ turn / len(level)
     return cost, slope, normal
-
-
-def _toned(
-    view: LevelView,
-    image: NDArray[np.float32],
-    jacobian: NDArray[np.float32] | None,
-    weight: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Images and Jacobians bent by the tone curve that fits the X-ray best at each pose.
-
-    The curve's own change with the pose is left out of the Jacobian (Kaufman's approximation of
-    variable projection): it is second order at the optimum.
-    """
-    fixed_gradient = gradient(view.image[None])[0]
-    image = image.copy()
-    jacobian = np.empty((len(image), 0, *image.shape[1:]), np.float32) if jacobian is None else jacobian.copy()
-    for n in range(len(image)):
-        image[n], slope = fit_tone_curve(image[n], fixed_gradient, weight[n])(image[n])
-        jacobian[n] *= slope
-    return image, jacobian

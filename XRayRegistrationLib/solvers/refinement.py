@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.geometry.rigid import transform_points
+from XRayRegistrationLib.solvers.comparison import ComparisonOptions
 from XRayRegistrationLib.solvers.gradient_residual import GradientNormalisation
 from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, costs, refine
 from XRayRegistrationLib.solvers.problem import View
@@ -131,7 +132,7 @@ def refine_candidates(
         pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
 
     here = costs(coarse_level, pose[None], backend=backend)[0]
-    plain = LevenbergMarquardtOptions(normalisation=GradientNormalisation(window_px=0))
+    plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
     plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
     rival, rival_cost = _rival(pose, coarse_poses, coarse_cost, surface_points, options.distinct_mm)
     return Refined(

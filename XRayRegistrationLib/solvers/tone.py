@@ -23,6 +23,10 @@ from XRayRegistrationLib.solvers.gradient_residual import gradient
 
 Image = NDArray[np.float32]
 
+KNOTS = 7
+SAMPLES = 2000  # about so many pixels decide where the knots lie
+LEAST_SHOWN = 50  # pixels that show anything; with fewer the image is left as it is
+
 
 @dataclass(frozen=True)
 class ToneCurve:
@@ -45,7 +49,7 @@ class ToneCurve:
         return value, slope
 
 
-def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: int = 7) -> ToneCurve:
+def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: int = KNOTS) -> ToneCurve:
     """The best rising curve from ``moving`` to the X-ray.
 
     Args:
@@ -56,9 +60,9 @@ def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: i
     """
     m = moving[1:-1, 1:-1]
     shown = m[(weight > 0) & (m > 0)]
-    if shown.size < 50:
+    if shown.size < LEAST_SHOWN:
         return ToneCurve(np.array([0.0, 1.0]), np.ones(2))
-    at = np.quantile(shown[:: max(1, shown.size // 2000)].astype(np.float64), np.linspace(0.0, 1.0, knots))
+    at = np.quantile(shown[:: max(1, shown.size // SAMPLES)].astype(np.float64), np.linspace(0.0, 1.0, knots))
     at = np.maximum.accumulate(at + np.arange(knots) * 1e-4 * max(at[-1], 1e-6))
     g = gradient(moving)
     a = ((g[0] ** 2 + g[1] ** 2) * weight).ravel()
@@ -74,14 +78,21 @@ def fit_tone_curve(moving: Image, fixed_gradient: Image, weight: Image, knots: i
     cross = np.bincount(cell, upper * (1 - t), knots)[:-1]
     normal += np.diag(cross, 1) + np.diag(cross, -1)
     rhs = at_knot(b * (1 - t), b * t)
+    return ToneCurve(at, rising_slopes(normal[None], rhs[None])[0])
+
+
+def rising_slopes(normal: NDArray[np.float64], rhs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes (n, k), nowhere negative, that solve the normal equations (n, k, k), (n, k) best; 1 where all are 0."""
+    n, knots = rhs.shape
     # a little smoothness joins knots that hold no edges to their neighbours
     bend = np.diff(np.eye(knots), 2, axis=0)
-    normal += 1e-3 * np.trace(normal) / knots * (bend.T @ bend) + 1e-9 * np.trace(normal) * np.eye(knots)
-    factor = np.linalg.cholesky(normal + 1e-30 * np.eye(knots)).T
-    slope, _ = nnls(factor, np.linalg.solve(factor.T, rhs))
-    if slope.max() <= 0:
-        return ToneCurve(at, np.ones(knots))
-    return ToneCurve(at, slope)
+    trace = np.trace(normal, axis1=1, axis2=2)[:, None, None]
+    normal = normal + 1e-3 * trace / knots * (bend.T @ bend) + (1e-9 * trace + 1e-30) * np.eye(knots)
+    factor = np.linalg.cholesky(normal)
+    target = np.linalg.solve(factor, rhs[..., None])[..., 0]
+    slopes = np.stack([nnls(factor[i].T, target[i])[0] for i in range(n)])
+    slopes[slopes.max(axis=1) <= 0] = 1.0
+    return slopes
 
 
 def _place(m: Image, knots: NDArray[np.float64]) -> tuple[NDArray[np.intp], Image]:
