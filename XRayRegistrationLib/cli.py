@@ -204,12 +204,14 @@ def _progress_options(p: argparse.ArgumentParser) -> None:
 
 def _check_command(words: Sequence[str]) -> None:
     """argparse knows no nearest names, and lists a wrong command's alternatives in two lines."""
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+    now = [name for name in COMMANDS if name not in LATER]
+    if not words:
+        raise _UsageError(f"no command was given; allowed are {', '.join(now)}; see xrayreg --help")
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
         raise _UsageError(
             f"command {words[0]!r} is unknown; allowed are {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}"
         )
-    if words and words[0] in LATER and not {"-h", "--help"} & set(words):
-        now = [name for name in COMMANDS if name not in LATER]
+    if words[0] in LATER and not {"-h", "--help"} & set(words):
         raise NotYetAvailableError(f"{words[0]} comes in a later version; available now are {', '.join(now)}")
 
 

@@ -125,14 +125,14 @@ def test_bad_options(folder: Path, capfd: pytest.CaptureFixture[str], changes: d
 
 def test_several_xrays_need_a_calibrated_camera_each(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     two, camera = [str(folder / "xray.png")] * 2, str(folder / "camera.json")
-    refused(capfd, register_arguments(folder, xray=two, camera=None), "2 X-rays", "camera_from_rig")
+    refused(capfd, register_arguments(folder, xray=two, camera=None), "2 X-rays", "camera_from_rig", "MayaCam")
     refused(capfd, register_arguments(folder, xray=two), "1 --camera for 2 --xray")
     refused(capfd, register_arguments(folder, xray=two, camera=[camera, camera]), "camera.json", "camera_from_rig")
 
 
 def test_commands(capfd: pytest.CaptureFixture[str]) -> None:
     refused(capfd, ["regster"], "'regster'", "did you mean 'register'")
-    refused(capfd, [], "COMMAND")
+    refused(capfd, [], "no command", "register", "--help")
     refused(capfd, ["register"], "--ct")
     for later in ("simulate", "train", "evaluate"):
         refused(capfd, [later, "--anything", "7"], later, "later version")

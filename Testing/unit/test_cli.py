@@ -22,9 +22,11 @@ from front_phantom import CAMERA, POSE, ct_and_labels, write_files
 
 from XRayRegistrationLib.cli import main
 from XRayRegistrationLib.files.result_file import read_result
+from XRayRegistrationLib.files.start_pose import read_start_pose
 from XRayRegistrationLib.files.transforms import read_slicer_transform
 from XRayRegistrationLib.files.volume_file import write_counts
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.mayacam import mayacam_from_camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp
 from XRayRegistrationLib.images.camera_file import read_camera
 from XRayRegistrationLib.progress import Progress
@@ -209,6 +211,44 @@ def test_two_views_need_no_more_than_their_cameras(
     np.testing.assert_allclose(json.loads((tmp_path / "out" / "result.json").read_text())["rig_from_ct"], POSE)
 
 
+def test_a_rig_of_mayacams_starts_from_c_arm_angles_as_the_readme_shows(
+    good_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """guess.json, convert, drr to look at, register: with the first X-ray's pose as the start of the rig."""
+    seen = []
+
+    def register(ct: Any, xrays: Any, **options: Any) -> Result:
+        seen.append((options["start"], xrays[0].camera.camera_from_rig))
+        return replace(fake_register()(ct, xrays, **options), rig_from_ct=POSE)
+
+    monkeypatch.setattr("XRayRegistrationLib.commands.register.register", register)
+    cameras = []
+    for i, turn in enumerate((0.3, -0.8)):
+        rig = from_rotation_translation(rotation_exp([0.0, turn, 0.1]), [5.0, -60.0, 40.0])
+        cameras.append(tmp_path / f"cam{i + 1}_mayacam.txt")
+        cameras[-1].write_text(mayacam_from_camera(replace(CAMERA, camera_from_rig=rig)))
+    guess = {"primary_deg": 172, "secondary_deg": 6, "roll_deg": 4, "source_object_distance_mm": 700}
+    (tmp_path / "guess.json").write_text(json.dumps(guess))
+    ct, pose = str(good_files / "ct.nii.gz"), str(tmp_path / "pose.json")
+    assert main(["convert", str(tmp_path / "guess.json"), "--to", "xrayreg", "--ct", ct, "--out", pose]) == 0
+    look = ["drr", "--ct", ct, "--camera", str(cameras[0]), "--pose", pose, "--out", str(tmp_path / "look")]
+    assert main(look) == 0
+    status = main(
+        ["register", "--ct", ct, "--xray", *[str(good_files / "xray.png")] * 2, "--camera", *map(str, cameras),
+         "--start", pose, "--out", str(tmp_path / "out"), "--pictures", "none"]
+    )  # fmt: skip
+    assert status == 0, capfd.readouterr().err
+    (rig_from_ct, camera_from_rig) = seen[0]
+    np.testing.assert_allclose(camera_from_rig @ rig_from_ct, read_start_pose(pose), atol=1e-9)
+
+
+def test_convert_asks_first_for_what_cannot_be_added(good_files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A camera has no angles: to ask for the CT first would send the user the wrong way."""
+    for wanted in ("carm", "diffdrr"):
+        assert main(["convert", str(good_files / "camera.json"), "--to", wanted]) == 2
+        assert "has no pose" in capfd.readouterr().err
+
+
 def test_register_for_real(good_files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No fake: the phantom's X-ray, no start pose; then another image altogether, which must fail."""
     assert run_register(good_files, tmp_path / "out", "--landmarks", str(good_files / "landmarks.mrk.json")) == 0
@@ -362,7 +402,6 @@ def test_drr_is_the_line_integral_and_can_be_registered(
 ) -> None:
     from XRayRegistrationLib.bone.model import build_bone_model
     from XRayRegistrationLib.drr.render import render
-    from XRayRegistrationLib.files.start_pose import read_start_pose
 
     status = main(
         ["drr", "--ct", str(good_files / "ct.nii.gz"), "--pose", str(good_files / "pose.json"),

@@ -417,9 +417,29 @@ def test_start_poses_of_every_kind(tmp_path: Path) -> None:
     places += [tmp_path / "out" / f"ct_from_camera{suffix}" for suffix in (".tfm", ".h5")]
     for place in places:
         np.testing.assert_allclose(read_start_pose(place), POSE, atol=1e-9)
-    np.testing.assert_allclose(read_start_pose(tmp_path / "out" / "result.json", rig=True), POSE)
-    with pytest.raises(InputError, match="rig_from_ct"):
-        read_start_pose(tmp_path / "p.json", rig=True)
+
+
+def test_start_poses_of_a_rig(tmp_path: Path) -> None:
+    """rig_from_ct where the file has it, or else the first X-ray's pose through its camera_from_rig."""
+    camera_from_rig = from_rotation_translation(rotation_exp([0.1, 1.2, -0.3]), [10.0, -20.0, 900.0])
+    first = camera_from_rig @ POSE  # of the first X-ray, if the rig is at POSE
+    for content in (
+        {"rig_from_ct": POSE.tolist()},
+        {"ct_from_rig": inverse(POSE).tolist()},
+        {"camera_from_ct": first.tolist()},
+        {"ct_from_camera": inverse(first).tolist()},
+        {"camera_from_ct": np.eye(4).tolist(), "rig_from_ct": POSE.tolist()},
+        {"camera_from_ct": first.tolist(), "rig_from_ct": None},  # the result.json of one X-ray
+    ):
+        (tmp_path / "p.json").write_text(json.dumps(content))
+        np.testing.assert_allclose(read_start_pose(tmp_path / "p.json", camera_from_rig), POSE, atol=1e-9)
+    (tmp_path / "p.json").write_text("{}")
+    with pytest.raises(InputError, match="neither rig_from_ct nor the first X-ray's camera_from_ct"):
+        read_start_pose(tmp_path / "p.json", camera_from_rig)
+    (tmp_path / "p.json").write_text(json.dumps({"primary_deg": 10}))
+    for rig in (None, camera_from_rig):
+        with pytest.raises(InputError, match="xrayreg convert"):
+            read_start_pose(tmp_path / "p.json", rig)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ def _check(args: argparse.Namespace) -> _Request:
         check_exists(args.mask, "--mask", "the mask")
     bone = bone_choice(args.bone)
     cameras = _cameras(args)
-    rig = all(camera is not None and camera.camera_from_rig is not None for camera in cameras)
     start: str | NDArray[np.float64] = args.start
     if args.start not in ("none", *VIEWS):
         if not Path(args.start).exists():
@@ -108,7 +107,7 @@ def _check(args: argparse.Namespace) -> _Request:
                 f"--start {args.start!r} is neither a view nor a file; allowed are {', '.join(names)}, a result.json, "
                 f'JSON with "camera_from_ct", a .tfm or a .h5 file{nearest(args.start, names)}'
             )
-        start = read_start_pose(args.start, rig=rig)
+        start = read_start_pose(args.start, None if cameras[0] is None else cameras[0].camera_from_rig)
     landmarks = None if args.landmarks is None else read_landmarks(args.landmarks)
     return _Request(out, bone, cameras, start, landmarks)
 
@@ -119,8 +118,8 @@ def _cameras(args: argparse.Namespace) -> tuple[Camera | None, ...]:
     if not paths:
         if len(args.xray) > 1:
             raise InputError(
-                f"{len(args.xray)} X-rays were given without --camera; several X-rays need one camera file each, "
-                'with "camera_from_rig" (4x4), as they share one pose'
+                f"{len(args.xray)} X-rays were given without --camera; several X-rays share one pose and need one camera "
+                'file each, in their order: a MayaCam text, or camera.json with "camera_from_rig" (4x4)'
             )
         return (None,)
     if len(paths) != len(args.xray):
@@ -133,7 +132,8 @@ def _cameras(args: argparse.Namespace) -> tuple[Camera | None, ...]:
     for path, camera in zip(paths, cameras, strict=True):
         if len(paths) > 1 and camera.camera_from_rig is None:
             raise InputError(
-                f'--camera {path} has no "camera_from_rig" (4x4), which several X-rays that share one pose need; add it'
+                f'--camera {path} has no "camera_from_rig" (4x4), which several X-rays that share one pose need; '
+                "add it, or give the rig's MayaCam text"
             )
     return cameras
 

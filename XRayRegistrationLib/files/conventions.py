@@ -156,8 +156,8 @@ def write_camera_json(shot: Shot) -> str:
 
 
 def write_diffdrr(shot: Shot) -> str:
-    centre = _needed(shot, "centre_ct")
-    pose = adapters.diffdrr_from_camera_from_ct(_needed(shot, "camera_from_ct"), centre)
+    camera_from_ct, centre = _needed(shot, "camera_from_ct"), _needed(shot, "centre_ct")
+    pose = adapters.diffdrr_from_camera_from_ct(camera_from_ct, centre)
     detector = {} if shot.camera is None else adapters.diffdrr_from_camera(shot.camera)
     return json_text(
         {"pose": pose.tolist(), "orientation": "AP", "centre_ct": centre.tolist(), "reverse_x_axis": True, **detector}
@@ -186,8 +186,8 @@ def write_mayacam(shot: Shot) -> str:
 
 
 def write_carm(shot: Shot) -> str:
-    centre = _needed(shot, "centre_ct")
-    carm = angles_from_camera_from_ct(_needed(shot, "camera_from_ct"), centre)
+    camera_from_ct, centre = _needed(shot, "camera_from_ct"), _needed(shot, "centre_ct")
+    carm = angles_from_camera_from_ct(camera_from_ct, centre)
     return json_text({**asdict(carm), "centre_ct": centre.tolist()})
 
 
