@@ -226,7 +226,7 @@ def test_ranges_cover_what_they_say() -> None:
 def test_rig_depth_is_where_the_axes_meet() -> None:
     target = np.array([40.0, -30.0, 20.0])
     rigs = [pose_at(rotation_from_angles(a, 0, 0), CAMERA, target, (47.5, 39.5), z) for a, z in ((0, 640.0), (80, 700.0))]
-    assert rig_depths(rigs)[1] == pytest.approx(640.0)
+    assert np.prod(rig_depths(rigs)) == pytest.approx(640.0**2)  # one nearer, one further
 
 
 def test_tone_curve_recovers_scatter() -> None:

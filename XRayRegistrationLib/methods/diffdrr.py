@@ -170,7 +170,10 @@ class DiffDrr(Method):
 
 
 def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list[SearchRange]:
-    """Where to look, in turn: around the start; in the named view; or all C-arm poses, then any pose at all."""
+    """Where to look, in turn: around the start; in the named view; or all C-arm poses, then any pose at all.
+
+    Nothing says how a rig's cameras lie to the table, so a rig is looked for in any orientation at once.
+    """
     camera = xrays[0].camera
     first = np.eye(4) if camera.camera_from_rig is None else camera.camera_from_rig
     if not isinstance(start, str):
@@ -181,6 +184,8 @@ def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list
         depths = plausible_depths(camera, xrays[0].metadata.get("source_object_distance_mm"))
     if start != "none":
         return [c_arm_range(depths, start)]
+    if len(xrays) > 1:
+        return [any_orientation_range(depths)]
     return [c_arm_range(depths), any_orientation_range(depths)]
 
 

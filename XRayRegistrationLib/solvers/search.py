@@ -1,7 +1,9 @@
 """Global search without a start pose: templates, then Levenberg-Marquardt on the best, ever finer.
 
 A tournament: thousands of orientations are scored at 24 pixels, some fifty refined at 32, a dozen
-of what is still distinct at 64. What is left are candidates for the shared refinement.
+of what is still distinct at 64. What is left are candidates for the shared refinement. A bone that
+stands alone among others has more rivals and tells itself apart only by finer detail: more starts,
+at more pixels.
 """
 
 from __future__ import annotations
@@ -29,15 +31,19 @@ class SearchOptions:
     """Sizes of the tournament.
 
     Attributes:
-        match_pixels: width of the X-ray that templates are slid over; a small bone alone in it gets
-            more, up to ``match_pixels_at_most``.
+        match_pixels: width of the X-ray that templates are slid over, and the most that it is
+            magnified to for a small bone alone in it.
+        match_pixels_alone: the same for a volume that stands alone: at 120 pixels the best templates
+            of a wrist's radius are the right ones, at 90 they rank in the hundreds.
         rounds: (pixels, starts, iterations) of each round of Levenberg-Marquardt.
+        rounds_alone: the same for a volume that stands alone.
         distinct_mm: poses whose bones lie closer than this, on average, are one.
     """
 
-    match_pixels: int = 24
-    match_pixels_at_most: int = 48
+    match_pixels: tuple[int, int] = (24, 48)
+    match_pixels_alone: tuple[int, int] = (32, 128)
     rounds: tuple[tuple[int, int, int], ...] = ((32, 48, 12), (64, 12, 10))
+    rounds_alone: tuple[tuple[int, int, int], ...] = ((48, 128, 6), (64, 32, 10), (96, 12, 12))
     distinct_mm: float = 4.0
 
 
@@ -82,17 +88,19 @@ def search(
     options = options or SearchOptions()
     say: Check = check or (lambda fraction: None)
     depth = float(np.median(search_range.depths_mm))
-    coarse = build_level(views, options.match_pixels, depth, at_most=options.match_pixels_at_most)
+    pixels, at_most = options.match_pixels_alone if views[0].alone else options.match_pixels
+    coarse = build_level(views, pixels, depth, at_most=at_most)
     matches = match_templates(
         coarse, centre_ct, search_range, backend=backend, check=lambda fraction: say(0.4 * fraction)
     )
-    best = np.argsort(-matches.score)[: options.rounds[0][1]]
+    rounds = options.rounds_alone if views[0].alone else options.rounds
+    best = np.argsort(-matches.score)[: rounds[0][1]]
     poses = inverse(coarse[0].camera_from_rig) @ matches.camera_from_ct[best]
     if search_range.near is not None:
         poses = np.concatenate([(inverse(coarse[0].camera_from_rig) @ search_range.near)[None], poses])
     cost, starts = np.zeros(len(poses)), np.ones(len(poses), dtype=np.int64)
-    for number, (pixels, keep, iterations) in enumerate(options.rounds):
-        fraction = 0.4 + 0.6 * number / len(options.rounds)
+    for number, (pixels, keep, iterations) in enumerate(rounds):
+        fraction = 0.4 + 0.6 * number / len(rounds)
         level = build_level(views, pixels, depth)
         settings = LevenbergMarquardtOptions(iterations=iterations)
         state = refine(level, poses[:keep], centre_ct, settings, backend=backend, check=partial(say, fraction))

@@ -107,4 +107,4 @@ def rig_depths(camera_from_rig: Sequence[Array], ratio: float = 1.14) -> Array:
     depth = float(np.median(depths)) if depths else -1.0
     if depth <= 0:
         return np.geomspace(350.0, 1150.0, 9)
-    return depth * ratio ** np.arange(-1.0, 2.0)
+    return depth * ratio ** np.array([-0.5, 0.5])
