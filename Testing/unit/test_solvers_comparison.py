@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 from XRayRegistrationLib.solvers import levenberg_marquardt
-from XRayRegistrationLib.solvers.comparison import ComparisonOptions, agreement, correlation, fixed_features
+from XRayRegistrationLib.solvers.comparison import ComparisonOptions, agreement, correlation, fixed_features, residual
 from XRayRegistrationLib.solvers.gradient_residual import GradientNormalisation
 from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.pyramid import LevelView, build_level
@@ -93,6 +95,21 @@ def test_compiled_is_as_plain(level_view: LevelView, rendered: tuple[Image, Imag
     for backend in ("scipy", "numba"):
         alone = correlation(fixed, image, options, backend)
         np.testing.assert_allclose(alone, plain.correlation, atol=1e-5)
+
+
+def test_compiled_is_as_plain_under_weights(level_view: LevelView, rendered: tuple[Image, Image]) -> None:
+    weight = np.random.default_rng(1).uniform(0, 1, level_view.valid[1:-1, 1:-1].shape).astype(np.float32)
+    weight[20:30, 20:60] = 1e-3
+    options = ComparisonOptions()
+    fixed = fixed_features(replace(level_view, weight=weight), options)
+    plain, compiled = (agreement(fixed, *rendered, options, backend) for backend in ("scipy", "numba"))
+    np.testing.assert_allclose(compiled.correlation, plain.correlation, atol=1e-5)
+    np.testing.assert_allclose(compiled.slope, plain.slope, atol=2e-4 * np.abs(plain.slope).max())
+    np.testing.assert_allclose(compiled.normal, plain.normal, atol=2e-4 * np.abs(plain.normal).max())
+    found, counts = residual(fixed, rendered[0], options)
+    half_square = 0.5 * (found.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(1.0 - half_square[:3], plain.correlation[:3], atol=1e-5)
+    assert counts[0].any()
 
 
 def test_one_image_is_as_one_of_several(level_view: LevelView, rendered: tuple[Image, Image]) -> None:

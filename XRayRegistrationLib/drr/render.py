@@ -11,8 +11,9 @@ The image is the line integral of attenuation along each ray, from the source to
 
 with d the ray's direction: samples sit at fixed distances from the source, so they do not move
 with the pose and the sum's own derivative is exact. (The numba backend's coarser steps are voxel
-planes, which do: there it is the integral's derivative, to the sum's accuracy.) With g = R grad mu the gradient in camera axes,
-moving the CT by the step (w, v) about c (rigid.increment_left) changes the image by
+planes, which do: there it is the integral's derivative, to the sum's accuracy.) With g = R grad mu
+the gradient in camera axes, moving the CT by the step (w, v) about c (rigid.increment_left) changes
+the image by
 
     dI/dv = -G,   dI/dw = -(integral of x cross g - c cross G),   G = integral of g,
 

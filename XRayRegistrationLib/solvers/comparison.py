@@ -76,9 +76,10 @@ class Agreement:
 
 def fixed_features(view: LevelView, options: ComparisonOptions) -> FixedFeatures:
     """Features of the view's X-ray."""
-    valid = view.valid.astype(np.float32)
-    normalised = normalised_gradient(view.image[None], valid, options.normalisation)[0]
-    support = np.ascontiguousarray(valid[1:-1, 1:-1])
+    support = np.ascontiguousarray(view.valid[1:-1, 1:-1], dtype=np.float32)
+    if view.weight is not None:
+        support = support * view.weight
+    normalised = normalised_gradient(view.image[None], np.pad(support, 1), options.normalisation)[0]
     return FixedFeatures(gradient(view.image), normalised, support, support, view.alone)
 
 
@@ -91,12 +92,14 @@ def correlation(fixed: FixedFeatures, image: Image, options: ComparisonOptions, 
         from XRayRegistrationLib.solvers import comparison_numba
 
         return comparison_numba.correlation(fixed, image, options)
-    weight = _weights(fixed, image)
-    if options.tone_curve:
-        image, _ = _toned(fixed, image, None, weight)
-    valid = np.pad(fixed.support, 1)
-    e = unit_features(normalised_gradient(image, valid, options.normalisation), weight)
-    return np.einsum("ni,ni->n", e, unit_features(fixed.normalised[None], weight), dtype=np.float64)
+    e, e_fixed, _ = _features(fixed, image, options)
+    return np.einsum("ni,ni->n", e, e_fixed, dtype=np.float64)
+
+
+def residual(fixed: FixedFeatures, image: Image, options: ComparisonOptions) -> tuple[Image, NDArray[np.bool_]]:
+    """e_moving - e_fixed (n, 2, H, W) of rendered images (n, h, w), and where they count (n, H, W)."""
+    e, e_fixed, weight = _features(fixed, image, options)
+    return (e - e_fixed).reshape(len(image), 2, *fixed.weight.shape), weight > 0
 
 
 def agreement(
@@ -115,6 +118,15 @@ def agreement(
     slope = (de @ (e - e_fixed)[..., None])[..., 0].astype(np.float64)
     normal = (de @ np.swapaxes(de, 1, 2)).astype(np.float64)
     return Agreement(np.einsum("ni,ni->n", e, e_fixed, dtype=np.float64), slope, normal)
+
+
+def _features(fixed: FixedFeatures, image: Image, options: ComparisonOptions) -> tuple[Image, Image, Image]:
+    """e_moving and e_fixed (n, 2 H W), and the weights (n, H, W) that they are taken with."""
+    weight = _weights(fixed, image)
+    if options.tone_curve:
+        image, _ = _toned(fixed, image, None, weight)
+    moving = normalised_gradient(image, np.pad(fixed.support, 1), options.normalisation)
+    return unit_features(moving, weight), unit_features(fixed.normalised[None], weight), weight
 
 
 def _weights(fixed: FixedFeatures, image: Image) -> Image:

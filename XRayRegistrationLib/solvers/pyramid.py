@@ -31,6 +31,7 @@ class LevelView:
         valid: (height, width) bool, pixels whose 3x3 neighbourhood may be believed.
         step_mm: distance between samples along a ray.
         alone: compare only where the volume projects (solvers.problem.View).
+        weight: (height - 2, width - 2), how much each gradient counts, 0..1; None for 1 (solvers.robust).
     """
 
     volume: AttenuationVolume
@@ -40,6 +41,7 @@ class LevelView:
     valid: NDArray[np.bool_]
     step_mm: float
     alone: bool = False
+    weight: Image | None = None
 
 
 def build_level(

@@ -7,7 +7,7 @@ image decides: flesh that lies as it lay in the CT helps, flesh that has moved d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from XRayRegistrationLib.solvers.gradient_residual import GradientNormalisation
 from XRayRegistrationLib.solvers.levenberg_marquardt import LevenbergMarquardtOptions, costs, refine
 from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.pyramid import LevelView, build_level
+from XRayRegistrationLib.solvers.robust import RobustOptions, refine_reweighted
 from XRayRegistrationLib.solvers.search import distinct
 
 Array = NDArray[np.float64]
@@ -32,12 +33,18 @@ class RefinementOptions:
         distinct_mm: poses whose bones lie closer than this, on average, are one.
         explained: a volume that leaves less than this cost in the first round is taken at once.
         clear: a candidate is followed further only while its cost is less than this times the best.
+        robust: of the last steps, under weights that leave out what the CT has not; None for none.
+        within_mm, dearer: the weighted pose is taken only when it lies so near the other, on average,
+            and its unweighted cost is at most so many times as high.
     """
 
     rounds: tuple[tuple[int, int, int], ...] = ((64, 6, 8), (128, 2, 10), (256, 1, 10))
     distinct_mm: float = 4.0
     explained: float = 0.05
     clear: float = 3.0
+    robust: RobustOptions | None = field(default_factory=RobustOptions)
+    within_mm: float = 12.0
+    dearer: float = 1.1
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ def refine_candidates(
         check: called with the fraction done; raising from it cancels.
 
     Returns:
-        The refined pose. At the finest resolution it is never worse than the best candidate.
+        The refined pose. At the finest resolution it is never worse than the best candidate, but for
+        what the robust weights leave out. The costs are unweighted: the verdict is calibrated on them.
     """
     options = options or RefinementOptions()
     check = check or (lambda fraction: None)
@@ -130,6 +138,12 @@ def refine_candidates(
     if start_cost < finest:
         restart = refine(level, start[None], centre_ct, settings, backend=backend)
         pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
+    if options.robust is not None:
+        check(1.0)
+        weighted = refine_reweighted(level, pose, centre_ct, options.robust, backend=backend)
+        weighted_cost = float(costs(level, weighted[None], settings, backend=backend)[0])
+        if _apart(weighted, pose, surface_points) < options.within_mm and weighted_cost <= options.dearer * finest:
+            pose, finest = weighted, weighted_cost
 
     here = costs(coarse_level, pose[None], backend=backend)[0]
     plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
@@ -144,12 +158,16 @@ def _rival(
     pose: Array, poses: Array, cost: Array, surface_points: Array, distance_mm: float
 ) -> tuple[Array | None, float]:
     """The best candidate that ended elsewhere."""
-    here = transform_points(pose, surface_points[:50])
     for other, value in zip(poses, cost, strict=True):
-        apart = np.linalg.norm(transform_points(other, surface_points[:50]) - here, axis=1).mean()
-        if apart > 3.0 * distance_mm:
+        if _apart(other, pose, surface_points) > 3.0 * distance_mm:
             return other, float(value)
     return None, float("inf")
+
+
+def _apart(a: Array, b: Array, surface_points: Array) -> float:
+    """Mean distance in mm of the bone's surface under two poses."""
+    points = surface_points[:50]
+    return float(np.linalg.norm(transform_points(a, points) - transform_points(b, points), axis=1).mean())
 
 
 def _residuals(level: Sequence[LevelView]) -> int:
