@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
+from XRayRegistrationLib.images.faint_field import faint_shapes
 from XRayRegistrationLib.images.weights import resample_weights
 
 _WORKING_PX = 256  # longer side of the reduced image that the field is searched in
@@ -28,6 +29,7 @@ _PAINTED = 0.99  # of the outside's pixels, that have one value
 _STEP = {"box": 0.75, "circle": 0.5}  # of the change, that happens within two reduced pixels of the edge
 _EQUAL = 0.02  # difference of scores that means nothing
 _MARGIN_PX = 1.5  # penumbra, in reduced pixels
+_FAINT_MARGIN_PX = 3.0  # where the outline is less certain
 _PLATEAU = 8.0  # a histogram's last level this many times its neighbours is saturation
 _FEW_PIXELS = 2e-4  # of the field: fewer saturated pixels are chance
 _MOST_SATURATED = 0.3  # more is the picture's style, not a fault
@@ -41,7 +43,8 @@ class Field:
         mask: (height, width) bool, True inside.
         outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
-        fit: overlap (intersection over union) of the field's shape with a box or a circle.
+        fit: overlap (intersection over union) of the field's shape with a box or a circle; 0 where it was
+            too faint for its outline to be seen.
     """
 
     mask: NDArray[np.bool_]
@@ -65,6 +68,7 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     low, high = (float(x) for x in np.percentile(small, [0.02, 99.98]))
     if min(small.shape) < 16 or high <= low:
         return []
+    plain = np.clip((small - low) / (high - low), 0.0, 1.0)
     smooth = (ndimage.median_filter(small, 3) - low) / (high - low)
     scale = np.array([small.shape[1] / width, small.shape[0] / height])
     u = (np.arange(width) + 0.5) * scale[0] - 0.5
@@ -82,6 +86,10 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
         painted = bool(beyond.size and np.mean(beyond == end) > _PAINTED)
         _, fit, planes = good[0 if painted else -1]
         found.append(Field(_inside(planes, u, v, small.shape), outside, painted, fit))
+    for shape, level in faint_shapes(plain):
+        outside = "dark" if level < 0.5 else "bright"
+        if outside not in [field.outside for field in found]:
+            found.append(Field(shape.depth(u, v[:, None]) > _FAINT_MARGIN_PX, outside))
     return found
 
 
@@ -133,6 +141,8 @@ def reduce_to(values: NDArray[np.floating], height: int, width: int) -> NDArray[
 
 def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float, NDArray[np.float64]] | None:
     """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes)."""
+    if scaled[[0, 0, -1, -1], [0, -1, 0, -1]].min() >= level:  # a convex field leaves a corner out, if anything
+        return None
     dark, _ = ndimage.label(scaled < level)
     touching = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
     outside = np.isin(dark, touching[touching > 0])

@@ -78,7 +78,7 @@ def prepare_xray(
     if image.max() <= image.min():
         raise InputError(f"{what} has the same value {image.min():g} everywhere; give an image that shows something")
     check_camera_size(camera, (image.shape[1], image.shape[0]), "the camera")
-    fields = _fields(image) if isinstance(mask, str) or polarity == "auto" else []
+    fields = field_candidates(image) if isinstance(mask, str) or polarity == "auto" else []
 
     def prepared(polarity: str, said: str, alternative: XRay | None = None) -> XRay:
         origin = {**(provenance or {}), "polarity": said}
@@ -104,14 +104,6 @@ def prepare_xray(
     return prepared(polarity, f"assumed: {polarity.replace('_', ' ')}, {why}", alternative)
 
 
-def _fields(image: NDArray[np.float32]) -> list[Field]:
-    """Fields of view; behind a thick patient only the logarithm tells the blades' shadow from the patient's."""
-    fields = field_candidates(image)
-    if not any(f.outside for f in fields) and image.min() >= 0:
-        fields = [f for f in field_candidates(np.log1p(image)) if f.outside == "dark"]
-    return fields
-
-
 def _mask(
     image: NDArray[np.float32],
     mask: NDArray[np.bool_] | str | None,
@@ -129,7 +121,7 @@ def _mask(
             raise InputError(f"mask {mask!r} is unknown; allowed are 'auto', None or an array of the image's size")
         # blades let the least light through: where bone is dark they are dark; a painted shutter may be either
         dense_end = "dark" if polarity == "bone_dark" else "bright"
-        field = next((f for f in fields if f.painted or f.outside in ("", dense_end)), None)
+        field = next((f for f in fields if f.painted or f.outside == dense_end), None)
         valid = np.ones(image.shape, bool) if field is None else field.mask.copy()
         clipped = saturated(image, valid, dense_end)
         valid &= ~clipped
