@@ -13,8 +13,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-TILE = 8  # pixels on a side
-BLOCK = 8
+TILE = 16  # pixels on a side
+BLOCK = 4  # voxels on a side; rays go on by two of them, and look at the block in the middle
 
 
 @njit(cache=True, inline="always")
@@ -110,14 +110,15 @@ def integrate_planes(voxels, occupied, scale, origin, linear, rays, centre, stri
                     z0 = np.float32(oz + dz / dx * (first - ox))
                     sy = np.float32(dy / dx * stride)
                     sz = np.float32(dz / dx * stride)
-                    run = max(1, int(BLOCK / (stride * max(1.0, abs(dy / dx), abs(dz / dx)))))
+                    run = max(1, int(2 * BLOCK / (stride * max(1.0, abs(dy / dx), abs(dz / dx)))))
                     for begin in range(0, count, run):
-                        m = np.float32(begin)
+                        end = min(begin + run, count)
+                        m = np.float32(0.5 * (begin + end - 1))
                         y = y0 + sy * m
                         z = z0 + sz * m
-                        if not occupied[int(z) // BLOCK, int(y) // BLOCK, (first + begin * stride) // BLOCK]:
+                        if not occupied[int(z) // BLOCK, int(y) // BLOCK, (first + int(m) * stride) // BLOCK]:
                             continue
-                        for k in range(begin, min(begin + run, count)):
+                        for k in range(begin, end):
                             m = np.float32(k)
                             y = y0 + sy * m
                             z = z0 + sz * m
@@ -191,15 +192,16 @@ def integrate_steps(voxels, occupied, scale, origin, linear, rays, centre, step,
                     sx = np.float32(dx * step)
                     sy = np.float32(dy * step)
                     sz = np.float32(dz * step)
-                    run = max(1, int(BLOCK / max(abs(sx), abs(sy), abs(sz), np.float32(1e-6))))
+                    run = max(1, int(2 * BLOCK / max(abs(sx), abs(sy), abs(sz), np.float32(1e-6))))
                     for begin in range(0, count, run):
-                        m = np.float32(begin)
+                        end = min(begin + run, count)
+                        m = np.float32(0.5 * (begin + end - 1))
                         x = x0 + sx * m
                         y = y0 + sy * m
                         z = z0 + sz * m
                         if not occupied[int(z) // BLOCK, int(y) // BLOCK, int(x) // BLOCK]:
                             continue
-                        for k in range(begin, min(begin + run, count)):
+                        for k in range(begin, end):
                             m = np.float32(k)
                             x = x0 + sx * m
                             y = y0 + sy * m

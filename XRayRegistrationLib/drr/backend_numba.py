@@ -158,11 +158,11 @@ def _pack(mu: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
 
 
 def _occupied(voxels: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether a ray that starts in a block and moves less than a block along each axis meets anything: (z, y, x) blocks."""
+    """Whether a ray meets anything within a block's length before and after it is in a block: (z, y, x) blocks."""
     found = voxels > 0
     for axis in range(3):
         starts = np.arange(0, found.shape[axis], kernels.BLOCK)
         # a sample is between its voxel and the next one, which may be the next block's first
         following = np.take(found, np.minimum(starts + kernels.BLOCK, found.shape[axis] - 1), axis=axis)
         found = np.logical_or.reduceat(found, starts, axis=axis) | following
-    return ndimage.binary_dilation(found, np.ones((3, 3, 3)))  # the ray may end in the next block
+    return ndimage.binary_dilation(found, np.ones((3, 3, 3)))  # it may come from the next block and leave into another
