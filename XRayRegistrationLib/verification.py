@@ -2,7 +2,9 @@
 
 A logistic regression on what separates right from wrong poses: how much of the gradients at 64 and
 128 pixels the pose leaves unexplained, and how much better it explains them than the best pose
-elsewhere. Its coefficients are fitted on simulated X-rays of several CTs, wrong poses included, by
+elsewhere. Several views of one pose have a regression of their own, for there is more to see: how
+well the pose explains the view that it explains worst, and whether the views pull it apart. The
+coefficients are fitted on simulated X-rays of several CTs, wrong poses included, by
 ``Testing/benchmarks/calibrate.py``; accuracy is reported with each CT left out of the fit in turn.
 """
 
@@ -21,14 +23,49 @@ Array = NDArray[np.float64]
 #: A pose below this probability is reported as a failure.
 THRESHOLD = 0.8
 
-FEATURES = ("log_cost", "log_plain_cost", "log_fine_cost", "log_rival")
-FLOOR = np.array([-4.5, -5.5, -3.0, -2.0])
 RATIO_WITHOUT_RIVAL = np.exp(-1.0)  # every start ended here: mildly in favour
-# Fitted by Testing/benchmarks/calibrate.py: feature means, scales, weights and intercept.
-MEAN = np.array([-3.429, -4.184, -2.205, -1.345])
-SCALE = np.array([1.381, 1.741, 0.912, 0.824])
-WEIGHTS = np.array([-1.026, -1.142, -0.430, -1.300])
-INTERCEPT = 2.896
+
+
+@dataclass(frozen=True)
+class LogisticRegression:
+    """Fitted by Testing/benchmarks/calibrate.py.
+
+    Attributes:
+        names: of the features.
+        floor: below these values they have nothing more to say.
+        mean, scale, weights: one number a feature.
+        intercept: of the log odds.
+    """
+
+    names: tuple[str, ...]
+    floor: Array
+    mean: Array
+    scale: Array
+    weights: Array
+    intercept: float
+
+    def probability(self, x: Array) -> float:
+        """That a pose with these features (n,) is right."""
+        z = float(((x - self.mean) / self.scale) @ self.weights + self.intercept)
+        return float(1.0 / (1.0 + np.exp(-np.clip(z, -50.0, 50.0))))
+
+
+SINGLE_VIEW = LogisticRegression(
+    names=("log_cost", "log_plain_cost", "log_fine_cost", "log_rival"),
+    floor=np.array([-4.5, -5.5, -3.0, -2.0]),
+    mean=np.array([-3.429, -4.184, -2.205, -1.345]),
+    scale=np.array([1.381, 1.741, 0.912, 0.824]),
+    weights=np.array([-1.026, -1.142, -0.430, -1.300]),
+    intercept=2.896,
+)
+SEVERAL_VIEWS = LogisticRegression(
+    names=(*SINGLE_VIEW.names, "log_worst_view", "log_drift_mm"),
+    floor=np.array([*SINGLE_VIEW.floor, -3.0, -1.6]),
+    mean=np.array([-1.351, -1.485, -0.956, -0.454, -0.899, 0.152]),
+    scale=np.array([1.429, 1.720, 0.947, 0.687, 1.007, 1.287]),
+    weights=np.array([-0.449, -0.107, -1.160, -0.683, -0.963, -1.476]),
+    intercept=1.589,
+)
 
 # Residuals of neighbouring pixels are alike (a 3x3 gradient, blur), and the renderer is not the
 # detector. Measured on 30 simulated cases of five CTs: with this factor the squared errors of the six
@@ -53,22 +90,23 @@ class Verdict:
     ambiguity: str
 
 
+def regression(refined: Refined) -> LogisticRegression:
+    """The one that judges this pose."""
+    return SINGLE_VIEW if len(refined.view_costs) == 1 else SEVERAL_VIEWS
+
+
 def features(refined: Refined) -> Array:
-    """The numbers that :data:`FEATURES` names, (4,): logarithms, each cut off where it has nothing more to say."""
+    """The numbers that :func:`regression` looks at: logarithms, each cut off where it has nothing more to say."""
     ratio = refined.cost / max(refined.rival_cost, 1e-6) if refined.rival is not None else RATIO_WITHOUT_RIVAL
-    x = np.log(np.maximum([refined.cost, refined.plain_cost, refined.fine_cost, ratio], 1e-6))
-    return np.maximum(x, FLOOR)
-
-
-def probability_right(x: Array) -> float:
-    """Logistic regression on :func:`features`."""
-    z = float(((x - MEAN) / SCALE) @ WEIGHTS + INTERCEPT)
-    return float(1.0 / (1.0 + np.exp(-np.clip(z, -50.0, 50.0))))
+    x = [refined.cost, refined.plain_cost, refined.fine_cost, ratio]
+    if len(refined.view_costs) > 1:
+        x += [float(refined.view_costs.max()), refined.drift_mm]
+    return np.maximum(np.log(np.maximum(x, 1e-6)), regression(refined).floor)
 
 
 def verify(refined: Refined, camera_from_rig: Array) -> Verdict:
     """Judge a refined pose; ``camera_from_rig`` (4, 4) is the first view's."""
-    probability = probability_right(features(refined))
+    probability = regression(refined).probability(features(refined))
     turn = np.kron(np.eye(2), camera_from_rig[:3, :3])
     return Verdict(
         probability,

@@ -4,8 +4,9 @@
 
 writes results/accuracy.csv, one row a registration, and prints the table: failures (mTRE of 10 mm or
 more) are counted and are infinite in the percentiles; "wrong but passed" are those that the
-verification let through. ``--wrong`` adds, for every case, a row with the right pose taken out of the
-candidates, so that the best wrong one is judged: what calibrate.py learns failures from.
+verification let through. ``--wrong`` adds, for every case, rows with the right pose taken out of the
+candidates, so that the best wrong ones are judged: what calibrate.py learns failures from. ``--rig``
+takes two views of every pose.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cache
@@ -25,56 +27,82 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from Testing.benchmarks.cases import CAMERA, FILES, Anatomy, ct_path, load_anatomy, make_case, mtre_mm
+from Testing.benchmarks.cases import CAMERA, FILES, Anatomy, Case, ct_path, load_anatomy, make_case, mtre_mm
 from XRayRegistrationLib.images.prepare import prepare_xray
+from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.refinement import refine_candidates
-from XRayRegistrationLib.verification import FEATURES, features, probability_right
+from XRayRegistrationLib.verification import SEVERAL_VIEWS, features, regression
 
 RIGHT_MM = 10.0
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability", "seconds", "stages", *FEATURES)
+COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability", "seconds", "stages", *SEVERAL_VIEWS.names)
 
 _anatomy = cache(load_anatomy)
 
 
-def run_case(name: str, protocol: str, number: int, wrong: bool, alone: bool) -> list[dict[str, object]]:
-    """Rows of one case."""
+def run_case(name: str, protocol: str, number: int, wrong: int, alone: bool, rig: bool) -> list[dict[str, object]]:
+    """Rows of one case, ``wrong`` wrong poses at most among them."""
     anatomy = _anatomy(name)
     if alone:
         anatomy = replace(anatomy, model=replace(anatomy.model, rendered=("bone",)))
-    case = make_case(anatomy, number, protocol)
-    xray = prepare_xray(case.counts, CAMERA, source=f"{name} {protocol} {number}")
+    case = make_case(anatomy, number, protocol, rig=rig)
+    xrays = [
+        prepare_xray(
+            counts,
+            replace(CAMERA, camera_from_rig=camera_from_rig) if rig else CAMERA,
+            source=f"{name} {protocol} {number}",
+        )
+        for counts, camera_from_rig in zip(case.counts, case.camera_from_rig, strict=True)
+    ]
     begin = time.perf_counter()
-    result = register(anatomy.ct, xray, bone=anatomy.model, start=case.start)
+    result = register(anatomy.ct, xrays, bone=anatomy.model, start=case.start)
     seconds = time.perf_counter() - begin
     best = max(result.trace, key=lambda stage: stage["probability"])
-    error = mtre_mm(anatomy, result.camera_from_ct, case.camera_from_ct)
+    error = mtre_mm(anatomy, result.camera_from_ct, case.rig_from_ct)
     common = {"ct": name, "protocol": protocol, "number": number}
     rows: list[dict[str, object]] = [
         {
             **common, "kind": "result", "mtre_mm": error, "status": result.status, "probability": result.probability,
-            "seconds": seconds, "stages": len(result.trace), **dict(zip(FEATURES, best["features"], strict=True)),
+            "seconds": seconds, "stages": len(result.trace), **_named(best["features"]),
         }
     ]  # fmt: skip
-    if wrong:
-        rows += [{**common, **row} for row in _wrong(anatomy, xray, result.trace[0], case.camera_from_ct)]
+    poses = [c["rig_from_ct"] for c in result.trace[0]["candidates"]]
+    avoided = [case.rig_from_ct]
+    for _ in range(wrong):
+        poses = [p for p in poses if all(mtre_mm(anatomy, p, a) > 2 * RIGHT_MM for a in avoided)]
+        if not poses:
+            break
+        row, pose = _wrong(anatomy, xrays, case, poses)
+        rows.append({**common, **row})
+        avoided.append(pose)
     return rows
 
 
-def _wrong(anatomy: Anatomy, xray, stage: dict, true: np.ndarray) -> list[dict[str, object]]:
-    poses = [c["rig_from_ct"] for c in stage["candidates"]]
-    poses = [p for p in poses if mtre_mm(anatomy, p, true) > 2 * RIGHT_MM]
-    if not poses:
-        return []
+def _wrong(
+    anatomy: Anatomy, xrays: list[XRay], case: Case, poses: list[np.ndarray]
+) -> tuple[dict[str, object], np.ndarray]:
+    """The row of the best of these poses, and that pose."""
     model = anatomy.model
-    views = {n: [View(v, xray, alone=n == "bone" or model.bone_only_ct)] for n, v in model.volumes.items()}
+    views = {
+        name: [
+            View(volume, xray, camera_from_rig, alone=name == "bone" or model.bone_only_ct)
+            for xray, camera_from_rig in zip(xrays, case.camera_from_rig, strict=True)
+        ]
+        for name, volume in model.volumes.items()
+    }
     refined = refine_candidates(views, np.stack(poses), model.centroid, model.surface_points)
     x = features(refined)
-    error = mtre_mm(anatomy, refined.rig_from_ct, true)
-    row = {"kind": "right pose removed", "mtre_mm": error, "probability": probability_right(x), "seconds": 0.0}
-    return [{**row, "status": "", "stages": 1, **dict(zip(FEATURES, x, strict=True))}]
+    row = {
+        "kind": "right pose removed", "mtre_mm": mtre_mm(anatomy, refined.rig_from_ct, case.rig_from_ct),
+        "status": "", "probability": regression(refined).probability(x), "seconds": 0.0, "stages": 1, **_named(x),
+    }  # fmt: skip
+    return row, refined.rig_from_ct
+
+
+def _named(x: Sequence[float] | np.ndarray) -> dict[str, float]:
+    return dict(zip(SEVERAL_VIEWS.names, x, strict=False))  # of one view the last are not there
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -109,7 +137,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=50, help="per CT and protocol")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--wrong", type=int, default=0, help="wrong poses a case to be judged too")
+    parser.add_argument("--rig", action="store_true", help="two views of every pose")
     parser.add_argument("--alone", action="store_true", help="render bone without its flesh, as for chosen labels")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
     args = parser.parse_args(argv)
@@ -118,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"skipped {name}: {ct_path(name)} is not there", file=sys.stderr)
     numbers = range(args.first, args.first + args.cases)
     # number by number, so that a run that is cut short has seen every CT
-    jobs = [(n, p, c, args.wrong, args.alone) for c in numbers for n in names for p in args.protocols]
+    jobs = [(n, p, c, args.wrong, args.alone, args.rig) for c in numbers for n in names for p in args.protocols]
     rows: list[dict[str, object]] = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs) as pool, args.out.open("w", newline="") as file:

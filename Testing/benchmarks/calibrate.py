@@ -1,10 +1,11 @@
-"""Fit the verification's logistic regression to the rows of an accuracy run.
+"""Fit the verification's logistic regressions to the rows of accuracy runs.
 
-    python -m Testing.benchmarks.accuracy --protocols none view --cases 8 --wrong --out results/calibration.csv
+    python -m Testing.benchmarks.accuracy --protocols none view --cases 8 --wrong 1 --out results/calibration.csv
     python -m Testing.benchmarks.calibrate results/calibration.csv
 
 prints the constants of XRayRegistrationLib/verification.py, and how well they do on each CT when that
-CT is left out of the fit.
+CT is left out of the fit. Runs with ``--rig`` give those for several views; bones without their flesh
+belong into them (``--alone``), for that is what chosen labels and cut-out bones are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from XRayRegistrationLib.verification import FEATURES, THRESHOLD
+from XRayRegistrationLib.verification import SEVERAL_VIEWS, SINGLE_VIEW, THRESHOLD
 
 RIGHT_MM = 10.0
 PRIOR_RIGHT = 0.8  # share of searches that end right; lower than on any CT measured, to stay on the safe side
@@ -49,7 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="fit the verification")
     parser.add_argument("csv", type=Path, nargs="+")
     rows = [row for path in parser.parse_args().csv for row in csv.DictReader(path.open())]
-    x = np.array([[float(row[name]) for name in FEATURES] for row in rows])
+    model = SEVERAL_VIEWS if rows[0][SEVERAL_VIEWS.names[-1]] else SINGLE_VIEW
+    x = np.maximum([[float(row[name]) for name in model.names] for row in rows], model.floor)
     y = np.array([float(row["mtre_mm"]) < RIGHT_MM for row in rows])
     ct = np.array([row["ct"] for row in rows])
     print(f"{len(y)} poses, {y.sum()} right")
@@ -62,9 +64,9 @@ def main() -> None:
             f"lowest of right {p[right].min():.3f}, highest of wrong {p[~right].max(initial=0):.3f}"
         )
     mean, scale, weights, intercept = fit(x, y)
-    for name, value in (("MEAN", mean), ("SCALE", scale), ("WEIGHTS", weights)):
-        print(f"{name} = np.array([{', '.join(f'{v:.3f}' for v in value)}])")
-    print(f"INTERCEPT = {intercept:.3f}")
+    for name, value in (("mean", mean), ("scale", scale), ("weights", weights)):
+        print(f"{name}=np.array([{', '.join(f'{v:.3f}' for v in value)}]),")
+    print(f"intercept={intercept:.3f},")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from XRayRegistrationLib.bone.checks import empty_background
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.volume import AttenuationVolume
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
+from XRayRegistrationLib.geometry.rigid import from_rotation_translation, increment_left, rotation_exp, transform_points
 from XRayRegistrationLib.images.ct import read_ct
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.simulation.degradation import DegradationOptions, degrade
@@ -66,11 +66,11 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Case:
-    """One X-ray: detector counts and where the field is open, the true pose, and a start."""
+    """X-rays of one pose: detector counts of each view, where the views stand, the true pose, and a start."""
 
-    counts: np.ndarray
-    open_field: np.ndarray
-    camera_from_ct: np.ndarray
+    counts: tuple[np.ndarray, ...]
+    camera_from_rig: np.ndarray  # (n, 4, 4), the first the identity
+    rig_from_ct: np.ndarray
     start: str | np.ndarray
 
 
@@ -81,8 +81,13 @@ def load_anatomy(name: str) -> Anatomy:
     return Anatomy(name, ct, build_bone_model(ct), material_volume(ct, body))
 
 
-def make_case(anatomy: Anatomy, number: int, protocol: str, options: DegradationOptions | None = None) -> Case:
-    """Case ``number`` of a protocol: "none" (whole range), "view" (a named one), "start" (a rough pose)."""
+def make_case(
+    anatomy: Anatomy, number: int, protocol: str, options: DegradationOptions | None = None, *, rig: bool = False
+) -> Case:
+    """Case ``number`` of a protocol: "none" (whole range), "view" (a named one), "start" (a rough pose).
+
+    ``rig`` adds a second view of the same pose, from 50 to 130 degrees around.
+    """
     rng = np.random.default_rng([number, *protocol.encode()])
     start: str | np.ndarray = "none"
     pose_range = PoseRange()
@@ -94,9 +99,22 @@ def make_case(anatomy: Anatomy, number: int, protocol: str, options: Degradation
     if protocol == "start":
         step = np.r_[np.deg2rad(rng.uniform(-15, 15, 3)), rng.uniform(-30, 30, 3)]
         start = increment_left(pose, step, transform_points(pose, anatomy.model.centroid))
-    soft, bone = project(anatomy.materials.mu, anatomy.materials.ct_from_ijk, CAMERA, pose)
-    counts, open_field = degrade(soft, bone, seed=number, options=options)
-    return Case(counts, open_field, pose, start)
+    rigs = [np.eye(4)]
+    if rig:
+        rigs.append(_second_view(transform_points(pose, anatomy.model.centroid), rng))
+    counts = []
+    for n, camera_from_rig in enumerate(rigs):
+        paths = project(anatomy.materials.mu, anatomy.materials.ct_from_ijk, CAMERA, camera_from_rig @ pose)
+        counts.append(degrade(*paths, seed=number + 1000 * n, options=options)[0])
+    return Case(tuple(counts), np.stack(rigs), pose, start)
+
+
+def _second_view(centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """camera_from_rig of a camera turned about the bone's centre (3,), which it sees a little aside."""
+    angle = rng.choice([-1.0, 1.0]) * np.deg2rad(rng.uniform(50, 130))
+    rotation = rotation_exp((np.deg2rad(rng.uniform(-10, 10)), angle, np.deg2rad(rng.uniform(-10, 10))))
+    seen_at = centre + rng.uniform(-20, 20, 3)
+    return from_rotation_translation(rotation, seen_at - rotation @ centre)
 
 
 def mtre_mm(anatomy: Anatomy, found: np.ndarray, true: np.ndarray) -> float:

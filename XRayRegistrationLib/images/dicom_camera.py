@@ -12,7 +12,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.dicom import attribute, frame_count, name_of, numbers, positive
 
-HOW_TO_GIVE = "give it in a camera.json (--camera) or as the option"
+HOW_TO_GIVE = "give it in a camera file (--camera camera.json or MayaCam text) or as the option"
 _AT_PATIENT = ("XA", "RF")  # where PixelSpacing, when it is there, is by calibration at the patient
 _DISAGREEMENT = 0.02
 

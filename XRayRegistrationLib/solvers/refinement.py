@@ -23,6 +23,8 @@ from XRayRegistrationLib.solvers.search import distinct
 
 Array = NDArray[np.float64]
 
+_ALONE_ITERATIONS = 12  # of one view, to see where it wants to go
+
 
 @dataclass(frozen=True)
 class RefinementOptions:
@@ -62,6 +64,9 @@ class Refined:
         normal_matrix: (6, 6), J'J at the finest resolution, in rig axes about the centroid (rad, mm).
         finest_cost: the cost there.
         residuals: number of residuals there.
+        view_costs: (n views,), as ``fine_cost``, of each view by itself.
+        drift_mm: how far the bone moves in a view's plane, on average, when that view alone goes on deciding;
+            of the view where it is most. Views of a wrong pose pull in different directions. 0 with one view.
     """
 
     rig_from_ct: Array
@@ -74,6 +79,8 @@ class Refined:
     normal_matrix: Array
     finest_cost: float
     residuals: int
+    view_costs: Array
+    drift_mm: float
 
 
 def refine_candidates(
@@ -121,7 +128,7 @@ def refine_candidates(
     poses, cost, _, level = outcome[volume]
     start = candidates[0]
     coarse_poses, coarse_cost, coarse_level = poses, cost, level
-    fine_cost = float(cost[0])
+    fine_cost, fine_level = float(cost[0]), level
     for number, (pixels, keep, iterations) in enumerate(options.rounds[1:], 1):
         check(number / len(options.rounds))
         poses = poses[cost <= options.clear * cost[0]]
@@ -131,7 +138,7 @@ def refine_candidates(
         order = np.argsort(state.cost)
         poses, cost = state.rig_from_ct[order], state.cost[order]
         if number == 1:
-            fine_cost = float(cost[0])
+            fine_cost, fine_level = float(cost[0]), level
     finest = float(cost[0])
     pose, normal = poses[0], state.normal_matrix[order[0]]
     start_cost = float(costs(level, start[None], settings, backend=backend)[0])
@@ -149,9 +156,23 @@ def refine_candidates(
     plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
     plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
     rival, rival_cost = _rival(pose, coarse_poses, coarse_cost, surface_points, options.distinct_mm)
+    view_costs = np.concatenate([costs([view], pose[None], backend=backend) for view in fine_level])
+    drift = 0.0
+    if len(fine_level) > 1:
+        drift = max(_drift(view, pose, centre_ct, surface_points, backend) for view in fine_level)
     return Refined(
-        pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level)
-    )
+        pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level),
+        view_costs, drift,
+    )  # fmt: skip
+
+
+def _drift(view: LevelView, pose: Array, centre_ct: Array, surface_points: Array, backend: str) -> float:
+    """Mean distance in mm, in the view's plane at the bone's depth, that the bone moves when this view alone decides."""
+    settings = LevenbergMarquardtOptions(iterations=_ALONE_ITERATIONS)
+    alone = refine([view], pose[None], centre_ct, settings, backend=backend).rig_from_ct[0]
+    here, there = (transform_points(view.camera_from_rig @ p, surface_points[:200]) for p in (pose, alone))
+    shift = here[:, :2] / here[:, 2:] - there[:, :2] / there[:, 2:]
+    return float(np.linalg.norm(shift, axis=1).mean() * here[:, 2].mean())
 
 
 def _rival(

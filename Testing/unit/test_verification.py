@@ -1,0 +1,124 @@
+"""The verdict: what speaks for a pose, what against it, and that nothing missing is taken for good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.geometry.rigid import increment_left, inverse, rotation_exp, transform_points
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
+from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.refinement import Refined, refine_candidates
+from XRayRegistrationLib.verification import (
+    SEVERAL_VIEWS,
+    SINGLE_VIEW,
+    THRESHOLD,
+    LogisticRegression,
+    features,
+    regression,
+    verify,
+)
+
+
+def _refined(**changes: object) -> Refined:
+    good = Refined(
+        rig_from_ct=np.eye(4), volume="full", cost=0.02, plain_cost=0.01, fine_cost=0.08, rival_cost=0.4,
+        rival=np.diag([1.0, -1.0, -1.0, 1.0]), normal_matrix=np.diag([400.0, 400.0, 400.0, 0.02, 0.02, 0.001]),
+        finest_cost=0.2, residuals=20000, view_costs=np.array([0.08]), drift_mm=0.0,
+    )  # fmt: skip
+    return replace(good, **changes)  # type: ignore[arg-type]
+
+
+TWO = {"view_costs": np.array([0.07, 0.09]), "drift_mm": 0.1}
+
+
+@pytest.mark.parametrize("model", [SINGLE_VIEW, SEVERAL_VIEWS])
+def test_every_feature_is_one_of_disagreement(model: LogisticRegression) -> None:
+    assert len(model.names) == len(model.floor) == len(model.mean) == len(model.scale) == len(model.weights)
+    assert (model.weights <= 0).all()
+    assert (model.scale > 0).all()
+
+
+@pytest.mark.parametrize("views", [{}, TWO])
+def test_a_clear_case_passes_and_a_hopeless_one_does_not(views: dict[str, object]) -> None:
+    good = verify(_refined(**views), np.eye(4))
+    assert good.success
+    assert good.probability > 0.95
+    bad = _refined(**{**views, "cost": 0.7, "plain_cost": 0.7, "fine_cost": 0.8, "rival_cost": 0.71})
+    if views:
+        bad = replace(bad, view_costs=np.array([0.8, 0.9]), drift_mm=3.0)
+    assert verify(bad, np.eye(4)).probability < 0.2
+    assert good.success == (good.probability >= THRESHOLD)
+
+
+def test_no_rival_counts_as_a_mild_one() -> None:
+    x = features(_refined(rival=None, rival_cost=float("inf")))
+    assert x[SINGLE_VIEW.names.index("log_rival")] == pytest.approx(-1.0)
+
+
+def test_several_views_are_judged_by_the_worst_and_by_their_drift() -> None:
+    good = _refined(**TWO)
+    assert regression(good) is SEVERAL_VIEWS
+    assert regression(_refined()) is SINGLE_VIEW
+    x = dict(zip(SEVERAL_VIEWS.names, features(good), strict=True))
+    assert x["log_worst_view"] == pytest.approx(np.log(0.09))
+    assert x["log_drift_mm"] == pytest.approx(max(np.log(0.1), SEVERAL_VIEWS.floor[-1]))
+    p = [
+        verify(replace(good, view_costs=np.array([0.05, worst]), drift_mm=drift), np.eye(4)).probability
+        for worst, drift in ((0.1, 0.1), (0.6, 0.1), (0.6, 3.0))
+    ]
+    assert p[0] > p[1] > p[2]
+
+
+def test_a_rival_nearly_as_good_is_named() -> None:
+    opposite = np.diag([-1.0, 1.0, -1.0, 1.0])
+    assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.03), np.eye(4)).ambiguity
+    assert verify(_refined(rival=opposite, rival_cost=0.4), np.eye(4)).ambiguity == ""
+
+
+def test_the_covariance_turns_with_the_rig() -> None:
+    turn = np.eye(4)
+    turn[:3, :3] = rotation_exp((0.0, np.pi / 2, 0.0))  # the first camera looks along the rig's x
+    plain, turned = (verify(_refined(), m).covariance for m in (np.eye(4), turn))
+    assert plain[5, 5] > 10 * plain[3, 3]  # depth is what is known least
+    assert turned[3, 3] == pytest.approx(plain[5, 5])
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    return ct_phantom()
+
+
+@pytest.fixture(scope="module")
+def model(ct: Volume) -> BoneModel:
+    return build_bone_model(ct)
+
+
+def test_views_of_a_wrong_pose_pull_apart(ct: Volume, model: BoneModel) -> None:
+    rig_from_ct = pose_at(rotation_from_angles(20.0, 10.0, 0.0), CAMERA, model.centroid, (48.0, 40.0), 690.0)
+    middle = transform_points(rig_from_ct, model.centroid)
+    turn = np.eye(4)
+    turn[:3, :3] = rotation_exp((0.0, np.deg2rad(75.0), 0.0))
+    to, back = np.eye(4), np.eye(4)
+    to[:3, 3], back[:3, 3] = -middle, middle
+    rigs = [np.eye(4), back @ turn @ to]
+    xrays = [xray_of(ct, CAMERA, rig @ rig_from_ct, seed) for seed, rig in enumerate(rigs)]
+
+    def refined(second: np.ndarray) -> Refined:
+        views = {"full": [View(model.full, x, rig) for x, rig in zip(xrays, (rigs[0], second), strict=True)]}
+        return refine_candidates(views, rig_from_ct[None], model.centroid, model.surface_points)
+
+    right = refined(rigs[1])
+    assert right.view_costs.shape == (2,)
+    assert right.drift_mm < 0.3
+    # a second camera that is not where its file says: no pose can please both
+    wrong = refined(rigs[1] @ inverse(increment_left(np.eye(4), (0.0, 0.0, 0.06, 0.0, 8.0, 0.0), middle)))
+    assert wrong.drift_mm > 1.0
+    assert wrong.view_costs.max() > 1.5 * right.view_costs.max()
+    one = {"full": [View(model.full, xrays[0])]}
+    assert refine_candidates(one, rig_from_ct[None], model.centroid, model.surface_points).drift_mm == 0.0
