@@ -295,7 +295,7 @@ def _message(verdict: Verdict, refined: Refined, start: Any) -> str:
     if verdict.success:
         sigma = np.sqrt(np.maximum(np.diag(verdict.covariance), 0.0))
         return (
-            f"Registered: the pose is right with a probability of {percent}. Estimated accuracy: "
+            f"Registered: the pose is right with a probability of {percent}. Estimated precision: "
             f"{max(sigma[3], sigma[4]):.2f} mm in the image plane, {sigma[5]:.2f} mm in depth, "
             f"{np.degrees(sigma[:3].max()):.2f} degrees."
         )

@@ -67,6 +67,10 @@ SEVERAL_VIEWS = LogisticRegression(
     intercept=1.589,
 )
 
+# A rival is worth a word while its cost is below this times the pose's; of several views, which are
+# not mistaken together, below the second.
+_NEARLY_AS_WELL = (2.0, 1.25)
+
 # Residuals of neighbouring pixels are alike (a 3x3 gradient, blur), and the renderer is not the
 # detector. Measured on 30 simulated cases of five CTs: with this factor the squared errors of the six
 # parameters are 0.5 to 1.5 times the predicted variances.
@@ -129,7 +133,8 @@ def covariance(refined: Refined) -> Array:
 
 
 def _ambiguity(refined: Refined, camera_from_rig: Array) -> str:
-    if refined.rival is None or refined.rival_cost > 2.0 * refined.cost:
+    nearly = _NEARLY_AS_WELL[len(refined.view_costs) > 1]
+    if refined.rival is None or refined.rival_cost > nearly * refined.cost:
         return ""
     pose, rival = camera_from_rig @ refined.rig_from_ct, camera_from_rig @ refined.rival
     turn = rotation_log(rival[:3, :3].T @ pose[:3, :3])

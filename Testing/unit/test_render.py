@@ -186,6 +186,14 @@ def test_coarser_volumes_keep_the_line_integrals() -> None:
     assert coarse.sum() == pytest.approx(fine.sum(), rel=1e-3)
 
 
+def test_coarser_volumes_are_kept_by_what_they_are() -> None:
+    """Every pose asks for another voxel size; what is kept must not grow with the poses."""
+    volume = AttenuationVolume(np.ones((12, 12, 12), np.float32), np.diag([1.0, 1.0, 1.0, 1.0]))
+    kept = {id(volume.coarser(size)) for size in np.linspace(0.5, 4.4, 200)}
+    assert len(kept) == 4  # 1, 2, 3 and 4 voxels
+    assert volume.coarser(1.2) is volume
+
+
 def test_cropping_leaves_the_image_as_it_was() -> None:
     mu = np.zeros((30, 30, 30), np.float32)
     mu[10:14, 8:20, 12:17] = 0.02

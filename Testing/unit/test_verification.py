@@ -79,6 +79,8 @@ def test_a_rival_nearly_as_good_is_named() -> None:
     opposite = np.diag([-1.0, 1.0, -1.0, 1.0])
     assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.03), np.eye(4)).ambiguity
     assert verify(_refined(rival=opposite, rival_cost=0.4), np.eye(4)).ambiguity == ""
+    assert verify(_refined(rival=opposite, rival_cost=0.03, **TWO), np.eye(4)).ambiguity == ""
+    assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.022, **TWO), np.eye(4)).ambiguity
 
 
 def test_the_covariance_turns_with_the_rig() -> None:

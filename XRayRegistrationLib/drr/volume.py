@@ -81,10 +81,12 @@ class AttenuationVolume:
         Axes that are coarser already stay as they are. The averages are of whole blocks of voxels
         after padding with 0, so line integrals keep their value. Cached.
         """
-        key = f"coarser-{voxel_mm:.3f}"
+        factor = np.maximum(1, np.round(voxel_mm / self.spacing_mm)).astype(int)  # i, j, k
+        if (factor == 1).all():
+            return self
+        key = "coarser-" + "-".join(map(str, factor))  # not the size itself: every pose asks for another one
         if key not in self.cache:
-            factor = np.maximum(1, np.round(voxel_mm / self.spacing_mm)).astype(int)  # i, j, k
-            self.cache[key] = self if (factor == 1).all() else _block_mean(self, factor)
+            self.cache[key] = _block_mean(self, factor)
         return self.cache[key]
 
 
