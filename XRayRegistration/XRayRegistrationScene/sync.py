@@ -1,0 +1,161 @@
+"""Whoever moves an X-ray, edits its camera or deletes a node: beam, DRR and landmarks follow.
+
+What someone deletes stays deleted until it is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from . import drr_nodes, frustum, landmark_nodes
+from .xray_nodes import POSE, RESULT, RIG_VIEW, ROLE, users_of
+
+_DEPENDENTS = (drr_nodes.REFERENCE, frustum.REFERENCE, landmark_nodes.REFERENCE)
+
+
+@dataclass
+class _Followed:
+    attenuation: Any = None
+    markups: Any = None
+    beam: bool = True
+
+
+class SceneSync(VTKObservationMixin):
+    """Observes X-rays, and renews what hangs on them.
+
+    Args:
+        schedule: calls a function soon, once the events that are under way are through; the application gives a
+            timer of 0 ms, so that a hundred events of one drag make one DRR.
+        drr_px: longer side of the live DRR.
+        backend: of the renderer.
+    """
+
+    def __init__(
+        self, schedule: Callable[[Callable[[], None]], None], drr_px: int | None = 256, backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        self._schedule = schedule
+        self._drr_px = drr_px
+        self._backend = backend
+        self._followed: dict[str, _Followed] = {}  # by id of the X-ray
+        self._waiting: set[str] = set()
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._node_leaves)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, lambda caller, event: self.forget_all())
+
+    def follow(self, xray_node, attenuation=None, markups=None) -> None:
+        """Keep an X-ray's beam in step; and, where given, its DRR and its landmarks. Again: with other ones."""
+        self.forget(xray_node)
+        self._followed[xray_node.GetID()] = _Followed(attenuation, markups)
+        for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent, vtk.vtkCommand.ModifiedEvent):
+            self.addObserver(xray_node, event, self._changed)
+        if markups is not None:
+            self.addObserver(markups, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._changed)
+            self.addObserver(markups, slicer.vtkMRMLMarkupsNode.PointRemovedEvent, self._changed)
+        self._renew_later(xray_node.GetID())
+
+    def forget(self, xray_node) -> None:
+        """Leave an X-ray as it is."""
+        if xray_node.GetID() not in self._followed:
+            return
+        markups = self._followed.pop(xray_node.GetID()).markups
+        self._waiting.discard(xray_node.GetID())
+        self.removeObserver(xray_node, slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._changed)
+        self.removeObserver(xray_node, vtk.vtkCommand.ModifiedEvent, self._changed)
+        if markups is not None and all(other.markups is not markups for other in self._followed.values()):
+            self.removeObserver(markups, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._changed)
+            self.removeObserver(markups, slicer.vtkMRMLMarkupsNode.PointRemovedEvent, self._changed)
+
+    def forget_all(self) -> None:
+        """Follow nothing; so when the scene closes."""
+        for identity in list(self._followed):
+            node = slicer.mrmlScene.GetNodeByID(identity)
+            if node is not None:
+                self.forget(node)
+        self._followed.clear()
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Observe nothing any more."""
+        self.forget_all()
+        self.removeObservers()
+
+    def _changed(self, caller, event) -> None:
+        for identity, followed in self._followed.items():
+            if caller is followed.markups or caller.GetID() == identity:
+                self._renew_later(identity)
+
+    def _renew_later(self, identity: str) -> None:
+        if identity not in self._waiting:
+            self._waiting.add(identity)
+            self._schedule(lambda: self._renew(identity))
+
+    def _renew(self, identity: str) -> None:
+        if identity not in self._waiting:
+            return  # forgotten meanwhile
+        node = slicer.mrmlScene.GetNodeByID(identity)
+        followed = self._followed[identity]
+        if node is not None:
+            if followed.beam:
+                frustum.update_frustum(node)
+            if followed.attenuation is not None:
+                image = drr_nodes.drr_image(followed.attenuation, node, self._drr_px, self._backend)
+                drr_nodes.update_drr(node, image)
+            if followed.markups is not None:
+                landmark_nodes.show_projected(landmark_nodes.project_landmarks(followed.markups, node), node)
+        self._waiting.discard(identity)  # last: setting references modifies the X-ray too
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _node_leaves(self, caller, event, node) -> None:
+        if node.GetID() in self._followed:
+            self.forget(node)
+            remove_dependents(node)
+            return
+        for identity, followed in list(self._followed.items()):
+            xray = slicer.mrmlScene.GetNodeByID(identity)
+            if node is followed.markups:
+                self.follow(xray, followed.attenuation)
+                remove_with_display(xray.GetNodeReference(landmark_nodes.REFERENCE))
+            elif node is xray.GetNodeReference(drr_nodes.REFERENCE):
+                followed.attenuation = None
+            elif node is xray.GetNodeReference(frustum.REFERENCE):
+                followed.beam = False
+
+
+def remove_with_display(node) -> None:
+    """Remove a node, if it is there, and its display and storage nodes, which a scene keeps otherwise."""
+    if node is None:
+        return
+    belongings = _belongings(node)
+    slicer.mrmlScene.RemoveNode(node)
+    for belonging in belongings:
+        slicer.mrmlScene.RemoveNode(belonging)
+
+
+def _belongings(node) -> list:
+    out = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        out += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        out += [node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes())]
+    return [n for n in out if n is not None]
+
+
+def remove_dependents(xray_node) -> None:
+    """Take out of the scene what an X-ray that leaves it has brought: beam, DRR, landmarks, transforms that no one else uses."""
+    for reference in _DEPENDENTS:
+        remove_with_display(xray_node.GetNodeReference(reference))
+    transform = xray_node.GetParentTransformNode()
+    xray_node.SetAndObserveTransformNodeID(None)
+    while transform is not None and transform.GetAttribute(ROLE) in (POSE, RIG_VIEW) and not users_of(transform):
+        above = transform.GetParentTransformNode()
+        remove_with_display(transform.GetNodeReference(RESULT))
+        remove_with_display(transform)
+        transform = above
+    for belonging in _belongings(xray_node):
+        slicer.mrmlScene.RemoveNode(belonging)

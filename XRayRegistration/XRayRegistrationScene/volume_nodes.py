@@ -1,0 +1,43 @@
+"""CT volumes: from a volume node to the library's Volume, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.images.volume import Volume
+
+from .matrices import to_numpy, to_vtk, world_from_parent
+
+
+def volume_of(node):
+    """The node's voxels where they stand in the world (RAS mm), parent transform included. The values are not copied.
+
+    Raises:
+        InputError: no volume, no voxels, several components, or a transform that bends space.
+    """
+    if node is None:
+        raise InputError("no CT is selected; choose a volume")
+    name = node.GetName()
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise InputError(f"the volume '{name}' holds no voxels; load its data or choose another")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise InputError(
+            f"the volume '{name}' has {image.GetNumberOfScalarComponents()} values a voxel; allowed is one (HU or labels)"
+        )
+    ras_from_ijk = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ras_from_ijk)
+    world = world_from_parent(node.GetParentTransformNode(), f"the volume '{name}'")
+    return Volume(slicer.util.arrayFromVolume(node), world @ to_numpy(ras_from_ijk), name)
+
+
+def set_volume(node, volume):
+    """Fill a volume node with a Volume in the world's coordinates; the node is taken from under any transform."""
+    node.SetAndObserveTransformNodeID(None)
+    node.SetIJKToRASMatrix(to_vtk(volume.ras_from_ijk))
+    values = np.asarray(volume.values)
+    slicer.util.updateVolumeFromArray(node, values.astype(np.uint8) if values.dtype == bool else values)
