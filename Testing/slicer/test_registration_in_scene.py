@@ -14,6 +14,8 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp, transform_points
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 
+pytestmark = pytest.mark.usefixtures("scene")
+
 ABOVE = from_rotation_translation(rotation_exp((0.1, 0.3, -0.2)), (40.0, 10.0, -25.0))
 
 

@@ -22,6 +22,8 @@ from XRayRegistrationLib.geometry.rigid import (
 )
 from XRayRegistrationLib.images.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("scene")
+
 #: not square, off centre, different spacing along rows and columns
 CAMERA = Camera.from_spacing(96, 70, (2.0, 2.6), 1020.0, principal_point_px=(40.2, 37.7))
 TURN = from_rotation_translation(rotation_exp((0.2, -0.4, 0.3)), (30.0, -12.0, 55.0))

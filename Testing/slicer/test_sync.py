@@ -13,6 +13,8 @@ from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.drr.volume import AttenuationVolume
 from XRayRegistrationLib.geometry.camera import Camera
 
+pytestmark = pytest.mark.usefixtures("scene")
+
 CAMERA = Camera.from_spacing(48, 40, 5.0, 1000.0)
 
 
