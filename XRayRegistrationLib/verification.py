@@ -67,9 +67,10 @@ SEVERAL_VIEWS = LogisticRegression(
     intercept=1.589,
 )
 
-# A rival is worth a word while its cost is below this times the pose's; of several views, which are
-# not mistaken together, below the second.
-_NEARLY_AS_WELL = (2.0, 1.25)
+# A rival is worth a word while its cost is below this times the pose's, unless several views together
+# leave less doubt than this: coarse costs, which is what a rival has, then know less than the views do.
+_NEARLY_AS_WELL = 2.0
+_BEYOND_DOUBT = 0.95
 
 # Residuals of neighbouring pixels are alike (a 3x3 gradient, blur), and the renderer is not the
 # detector. Measured on 30 simulated cases of five CTs: with this factor the squared errors of the six
@@ -112,11 +113,12 @@ def verify(refined: Refined, camera_from_rig: Array) -> Verdict:
     """Judge a refined pose; ``camera_from_rig`` (4, 4) is the first view's."""
     probability = regression(refined).probability(features(refined))
     turn = np.kron(np.eye(2), camera_from_rig[:3, :3])
+    settled = len(refined.view_costs) > 1 and probability >= _BEYOND_DOUBT
     return Verdict(
         probability,
         probability >= THRESHOLD,
         turn @ covariance(refined) @ turn.T,
-        _ambiguity(refined, camera_from_rig),
+        "" if settled else _ambiguity(refined, camera_from_rig),
     )
 
 
@@ -133,8 +135,7 @@ def covariance(refined: Refined) -> Array:
 
 
 def _ambiguity(refined: Refined, camera_from_rig: Array) -> str:
-    nearly = _NEARLY_AS_WELL[len(refined.view_costs) > 1]
-    if refined.rival is None or refined.rival_cost > nearly * refined.cost:
+    if refined.rival is None or refined.rival_cost > _NEARLY_AS_WELL * refined.cost:
         return ""
     pose, rival = camera_from_rig @ refined.rig_from_ct, camera_from_rig @ refined.rival
     turn = rotation_log(rival[:3, :3].T @ pose[:3, :3])

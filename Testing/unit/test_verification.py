@@ -80,7 +80,8 @@ def test_a_rival_nearly_as_good_is_named() -> None:
     assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.03), np.eye(4)).ambiguity
     assert verify(_refined(rival=opposite, rival_cost=0.4), np.eye(4)).ambiguity == ""
     assert verify(_refined(rival=opposite, rival_cost=0.03, **TWO), np.eye(4)).ambiguity == ""
-    assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.022, **TWO), np.eye(4)).ambiguity
+    doubtful = _refined(cost=0.4, plain_cost=0.4, fine_cost=0.5, view_costs=np.array([0.3, 0.7]), drift_mm=2.0)
+    assert "opposite view" in verify(replace(doubtful, rival=opposite, rival_cost=0.5), np.eye(4)).ambiguity
 
 
 def test_the_covariance_turns_with_the_rig() -> None:
