@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "XRayRegistration"))
 
 _SLICER = importlib.util.find_spec("slicer") is not None
-collect_ignore = [] if _SLICER else ["test_registration_in_scene.py", "test_scene.py", "test_sync.py"]
+collect_ignore = [] if _SLICER else ["test_registration_in_scene.py", "test_scene.py", "test_source_view.py", "test_sync.py"]
 
 
 def pytest_report_header() -> str:
