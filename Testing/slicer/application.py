@@ -1,6 +1,6 @@
 """What the Slicer application adds to ``slicer-core``: a scene with its module logics, ready for scripts.
 
-``slicer-core`` is Slicer's own C++ without the application. :func:`start` makes ``slicer.mrmlScene`` and
+``slicer-core`` is Slicer's own C++ without the application. :class:`Application` makes ``slicer.mrmlScene`` and
 ``slicer.modules`` as the application does at start-up, so that scene code runs on the real thing.
 """
 
@@ -33,7 +33,7 @@ _LOGICS = {
 
 
 class Application:
-    """The scene and its logics; ``close`` lets go of them."""
+    """The scene and its logics."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="slicer-cache-")

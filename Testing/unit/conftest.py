@@ -1,13 +1,30 @@
-"""Every run of the tests draws the same examples: a failure is the code's, and comes back.
+"""What the unit tests share: the small phantom, and the same drawn examples in every run.
 
-To look for new ones: ``pytest --hypothesis-profile=explore``.
+A failure is then the code's, and comes back. To look for new ones: ``pytest --hypothesis-profile=explore``.
 """
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
+
+from Testing.unit.ct_phantom import ct_phantom
+from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.images.volume import Volume
 
 # no deadline: on a shared machine the time of one example says nothing
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def ct() -> Volume:
+    """The phantom, where a file has no CT of its own; not to be changed."""
+    return ct_phantom()
+
+
+@pytest.fixture(scope="session")
+def model(ct: Volume) -> BoneModel:
+    """The phantom's bone; not to be changed."""
+    return build_bone_model(ct)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
-from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from Testing.unit.ct_phantom import CAMERA, xray_of
+from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.drr.render import render_with_jacobian
 from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transform_points
 from XRayRegistrationLib.images.volume import Volume
@@ -26,16 +26,6 @@ Image = np.ndarray
 @pytest.fixture(scope="module", autouse=True)
 def _numba() -> None:
     pytest.importorskip("numba")
-
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return ct_phantom()
-
-
-@pytest.fixture(scope="module")
-def model(ct: Volume) -> BoneModel:
-    return build_bone_model(ct)
 
 
 @pytest.fixture(scope="module")

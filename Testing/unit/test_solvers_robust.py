@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
-from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from Testing.unit.ct_phantom import CAMERA, xray_of
+from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
@@ -17,16 +17,6 @@ from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.pyramid import build_level
 from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, refine_candidates
 from XRayRegistrationLib.solvers.robust import RobustOptions, outlier_weights, refine_reweighted, reweighted
-
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return ct_phantom()
-
-
-@pytest.fixture(scope="module")
-def model(ct: Volume) -> BoneModel:
-    return build_bone_model(ct)
 
 
 @pytest.fixture(scope="module")

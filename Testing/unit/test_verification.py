@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
-from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from Testing.unit.ct_phantom import CAMERA, xray_of
+from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.geometry.rigid import increment_left, inverse, rotation_exp, transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
@@ -90,16 +90,6 @@ def test_the_covariance_turns_with_the_rig() -> None:
     plain, turned = (verify(_refined(), m).covariance for m in (np.eye(4), turn))
     assert plain[5, 5] > 10 * plain[3, 3]  # depth is what is known least
     assert turned[3, 3] == pytest.approx(plain[5, 5])
-
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return ct_phantom()
-
-
-@pytest.fixture(scope="module")
-def model(ct: Volume) -> BoneModel:
-    return build_bone_model(ct)
 
 
 def test_views_of_a_wrong_pose_pull_apart(ct: Volume, model: BoneModel) -> None:

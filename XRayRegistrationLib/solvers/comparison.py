@@ -47,14 +47,12 @@ class FixedFeatures:
     Attributes:
         gradient: (2, H, W).
         normalised: (2, H, W).
-        support: (H, W), 1 where a gradient counts for its neighbours' local strength.
-        weight: (H, W), how much each pixel counts.
+        weight: (H, W), 0..1, how much each pixel counts, for the correlation and for its neighbours' local strength.
         alone: compare only where the volume projects (solvers.problem.View).
     """
 
     gradient: Image
     normalised: Image
-    support: Image
     weight: Image
     alone: bool
 
@@ -76,11 +74,11 @@ class Agreement:
 
 def fixed_features(view: LevelView, options: ComparisonOptions) -> FixedFeatures:
     """Features of the view's X-ray."""
-    support = np.ascontiguousarray(view.valid[1:-1, 1:-1], dtype=np.float32)
+    weight = np.ascontiguousarray(view.valid[1:-1, 1:-1], dtype=np.float32)
     if view.weight is not None:
-        support = support * view.weight
-    normalised = normalised_gradient(view.image[None], np.pad(support, 1), options.normalisation)[0]
-    return FixedFeatures(gradient(view.image), normalised, support, support, view.alone)
+        weight = weight * view.weight
+    normalised = normalised_gradient(view.image[None], np.pad(weight, 1), options.normalisation)[0]
+    return FixedFeatures(gradient(view.image), normalised, weight, view.alone)
 
 
 def correlation(fixed: FixedFeatures, image: Image, options: ComparisonOptions, backend: str = "scipy") -> Array:
@@ -113,7 +111,7 @@ def agreement(
     weight = _weights(fixed, image)
     if options.tone_curve:
         image, jacobian = _toned(fixed, image, jacobian, weight)
-    e, de = features_with_jacobian(image, jacobian, np.pad(fixed.support, 1), weight, options.normalisation)
+    e, de = features_with_jacobian(image, jacobian, np.pad(fixed.weight, 1), weight, options.normalisation)
     e_fixed = unit_features(fixed.normalised[None], weight)
     slope = (de @ (e - e_fixed)[..., None])[..., 0].astype(np.float64)
     normal = (de @ np.swapaxes(de, 1, 2)).astype(np.float64)
@@ -125,7 +123,7 @@ def _features(fixed: FixedFeatures, image: Image, options: ComparisonOptions) ->
     weight = _weights(fixed, image)
     if options.tone_curve:
         image, _ = _toned(fixed, image, None, weight)
-    moving = normalised_gradient(image, np.pad(fixed.support, 1), options.normalisation)
+    moving = normalised_gradient(image, np.pad(fixed.weight, 1), options.normalisation)
     return unit_features(moving, weight), unit_features(fixed.normalised[None], weight), weight
 
 

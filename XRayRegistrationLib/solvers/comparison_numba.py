@@ -94,11 +94,11 @@ def _compared_with(fixed: FixedFeatures, image: Image, options: ComparisonOption
         kernels.near_shadow_poses(image, fixed.weight, weight)
     knots, slopes = _tone_curves(fixed, image, weight) if options.tone_curve else _straight(len(image))
     size, floor = options.normalisation.window_px, options.normalisation.floor
-    share = np.zeros_like(fixed.support)
+    share = np.zeros_like(fixed.weight)
     if size:
-        kernels.box_sum(fixed.support, size, share)
+        kernels.box_sum(fixed.weight, size, share)
         share = 1.0 / np.maximum(share, np.float32(1e-6 * size * size))
-    return knots, slopes, fixed.normalised, weight, fixed.support, share, size, float(floor)
+    return knots, slopes, fixed.normalised, weight, fixed.weight, share, size, float(floor)
 
 
 def _tone_curves(fixed: FixedFeatures, image: Image, weight: Image) -> tuple[Image, Image]:

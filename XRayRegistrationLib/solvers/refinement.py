@@ -146,8 +146,9 @@ def refine_candidates(
         restart = refine(level, start[None], centre_ct, settings, backend=backend)
         pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
     if options.robust is not None:
-        check(1.0)
-        weighted = refine_reweighted(level, pose, centre_ct, options.robust, backend=backend)
+        weighted = refine_reweighted(
+            level, pose, centre_ct, options.robust, backend=backend, check=lambda: check(1.0)
+        )
         weighted_cost = float(costs(level, weighted[None], settings, backend=backend)[0])
         if _apart(weighted, pose, surface_points) < options.within_mm and weighted_cost <= options.dearer * finest:
             pose, finest = weighted, weighted_cost
