@@ -1,9 +1,10 @@
 """Compiled loops of backend_numba; the mathematics is in drr.render.
 
-Rays run along x, the contiguous axis of the voxels (z, y, x), which are padded with 2 voxels of 0.
-``integrate_planes`` samples each ray where it crosses voxel planes, ``integrate_steps`` at fixed
-distances from the source. Blocks of voxels that hold nothing are stepped over. A ``jacobian`` of
-None compiles to a loop without derivatives.
+Voxels lie in slabs of planes across the axis x that the rays run along, each slab with the first
+plane of the next: (slab, z, y, x within it). A tile of neighbouring rays goes through slab after slab
+together: what one of them fetches from memory into the cache serves the others, and the samples of
+a ray within a slab become vector instructions. Slabs are padded with zeros, and blocks of them that
+hold nothing are stepped over. A ``jacobian`` of None compiles to a loop without derivatives.
 """
 
 from __future__ import annotations
@@ -13,17 +14,75 @@ import math
 import numpy as np
 from numba import njit, prange
 
-TILE = 16  # pixels on a side
-BLOCK = 4  # voxels on a side; rays go on by two of them, and look at the block in the middle
+TILE = 8  # pixels on a side
+SLAB = 16  # planes
+BLOCK = 4  # voxels of y and z that are looked up together
+PAD = 2  # zeros around the voxels
+
+
+@njit(cache=True, parallel=True, nogil=True, error_model="numpy")
+def pack(mu, per_unit, slabs):
+    """Fill ``slabs`` (slab, z, y, SLAB + 1) with mu (z, y, x) in whole units; what is around it stays as it is."""
+    for z in prange(mu.shape[0]):
+        for s in range(slabs.shape[0]):
+            first = s * SLAB - PAD
+            begin, end = max(0, -first), min(SLAB + 1, mu.shape[2] - first)
+            for k in range(begin, end):
+                for y in range(mu.shape[1]):
+                    slabs[s, z + PAD, y + PAD, k] = np.uint16(mu[z, y, first + k] * per_unit + np.float32(0.5))
 
 
 @njit(cache=True, inline="always")
-def _pixel(job, width, height):
-    """Pose and tile (first pixel) of a job: pixels of a tile share their cache lines."""
+def _tile(job, width, height):
+    """Pose, first row and first column of a job."""
     tiles_x = (width + TILE - 1) // TILE
     tiles = tiles_x * ((height + TILE - 1) // TILE)
     tile = job % tiles
     return job // tiles, (tile // tiles_x) * TILE, (tile % tiles_x) * TILE
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _nine(linear, n):
+    """A matrix as values: the compiler would read it again after every pixel that is written."""
+    return (
+        (linear[n, 0, 0], linear[n, 0, 1], linear[n, 0, 2]),
+        (linear[n, 1, 0], linear[n, 1, 1], linear[n, 1, 2]),
+        (linear[n, 2, 0], linear[n, 2, 1], linear[n, 2, 2]),
+    )
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _direction(m, rays, u, v):
+    """A pixel's ray: camera x and y at depth 1, the depth of 1 mm along it, and that mm in voxels by ``m``."""
+    cx = (u - rays[2]) / rays[0]
+    cy = (v - rays[3]) / rays[1]
+    r = 1.0 / math.sqrt(cx * cx + cy * cy + 1.0)
+    dx = (m[0][0] * cx + m[0][1] * cy + m[0][2]) * r
+    dy = (m[1][0] * cx + m[1][1] * cy + m[1][2]) * r
+    dz = (m[2][0] * cx + m[2][1] * cy + m[2][2]) * r
+    return cx, cy, r, dx, dy, dz
+
+
+@njit(cache=True, inline="always")
+def _clamp(value, upper):
+    return min(max(value, np.float32(0.0)), upper)
+
+
+@njit(cache=True, inline="always")
+def _meets(occupied, s, y, z, sy, sz, count):
+    """Whether a ray may meet anything in a slab at its ``count`` samples (y + k sy, z + k sz).
+
+    A block's neighbours count for it, so one look in the middle is enough unless the ray is steep.
+    """
+    last = np.float32(count - 1)
+    looks = 1 + int(max(abs(sy), abs(sz)) * last / np.float32(2 * BLOCK))
+    for i in range(looks):
+        k = last * (np.float32(i) + np.float32(0.5)) / np.float32(looks)
+        block_y = min(max(int(y + sy * k), 0) // BLOCK, occupied.shape[2] - 1)
+        block_z = min(max(int(z + sz * k), 0) // BLOCK, occupied.shape[1] - 1)
+        if occupied[s, block_z, block_y]:
+            return True
+    return False
 
 
 @njit(cache=True, inline="always")
@@ -40,36 +99,71 @@ def _clip_axis(origin, direction, upper, t_in, t_out):
 
 @njit(cache=True, inline="always")
 def _clip(shape, ox, oy, oz, dx, dy, dz):
-    """The part [t_in, t_out] of a ray inside the voxels; empty when t_in >= t_out."""
-    t_in, t_out = _clip_axis(ox, dx, shape[2] - 2.0, 0.0, 1e9)
-    t_in, t_out = _clip_axis(oy, dy, shape[1] - 2.0, t_in, t_out)
-    return _clip_axis(oz, dz, shape[0] - 2.0, t_in, t_out)
+    """The part [t_in, t_out] of a ray inside slabs of this shape; empty when t_in >= t_out."""
+    t_in, t_out = _clip_axis(ox, dx, shape[0] * SLAB - 1.0, 0.0, 1e9)
+    t_in, t_out = _clip_axis(oy, dy, shape[2] - 2.0, t_in, t_out)
+    return _clip_axis(oz, dz, shape[1] - 2.0, t_in, t_out)
 
 
-@njit(cache=True, inline="always")
-def _store_jacobian(jacobian, n, v, u, linear, centre, cx, cy, r, unit, g, h):
-    """Six derivatives from G and H in voxel axes, both to be multiplied by ``unit``."""
-    g0 = linear[n, 0, 0] * g[0] + linear[n, 1, 0] * g[1] + linear[n, 2, 0] * g[2]
-    g1 = linear[n, 0, 1] * g[0] + linear[n, 1, 1] * g[1] + linear[n, 2, 1] * g[2]
-    g2 = linear[n, 0, 2] * g[0] + linear[n, 1, 2] * g[1] + linear[n, 2, 2] * g[2]
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _jacobian(m, c, cx, cy, r, unit, g, h):
+    """Six derivatives about ``c`` (camera) from G and H in voxel axes, both to be multiplied by ``unit``."""
+    g0 = m[0][0] * g[0] + m[1][0] * g[1] + m[2][0] * g[2]
+    g1 = m[0][1] * g[0] + m[1][1] * g[1] + m[2][1] * g[2]
+    g2 = m[0][2] * g[0] + m[1][2] * g[1] + m[2][2] * g[2]
     # along the ray the integral of the gradient is 0; what the samples leave there is noise
     along = (cx * g0 + cy * g1 + g2) * r * r
     g0 -= along * cx
     g1 -= along * cy
     g2 -= along
-    h0 = (linear[n, 0, 0] * h[0] + linear[n, 1, 0] * h[1] + linear[n, 2, 0] * h[2]) * r
-    h1 = (linear[n, 0, 1] * h[0] + linear[n, 1, 1] * h[1] + linear[n, 2, 1] * h[2]) * r
-    h2 = (linear[n, 0, 2] * h[0] + linear[n, 1, 2] * h[1] + linear[n, 2, 2] * h[2]) * r
-    jacobian[n, 0, v, u] = -unit * ((cy * h2 - h1) - (centre[n, 1] * g2 - centre[n, 2] * g1))
-    jacobian[n, 1, v, u] = -unit * ((h0 - cx * h2) - (centre[n, 2] * g0 - centre[n, 0] * g2))
-    jacobian[n, 2, v, u] = -unit * ((cx * h1 - cy * h0) - (centre[n, 0] * g1 - centre[n, 1] * g0))
-    jacobian[n, 3, v, u] = -unit * g0
-    jacobian[n, 4, v, u] = -unit * g1
-    jacobian[n, 5, v, u] = -unit * g2
+    h0 = (m[0][0] * h[0] + m[1][0] * h[1] + m[2][0] * h[2]) * r
+    h1 = (m[0][1] * h[0] + m[1][1] * h[1] + m[2][1] * h[2]) * r
+    h2 = (m[0][2] * h[0] + m[1][2] * h[1] + m[2][2] * h[2]) * r
+    return (
+        -unit * ((cy * h2 - h1) - (c[1] * g2 - c[2] * g1)),
+        -unit * ((h0 - cx * h2) - (c[2] * g0 - c[0] * g2)),
+        -unit * ((cx * h1 - cy * h0) - (c[0] * g1 - c[1] * g0)),
+        -unit * g0,
+        -unit * g1,
+        -unit * g2,
+    )
+
+
+@njit(cache=True, inline="always")
+def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride, jacobian):
+    """A ray's sums over the planes of one slab: mu, its differences in y and z, and these by the plane's number."""
+    total = np.float32(0.0)
+    gy = np.float32(0.0)
+    gz = np.float32(0.0)
+    hy = np.float32(0.0)
+    hz = np.float32(0.0)
+    for k in range(begin, SLAB, stride):
+        x = np.float32(k)
+        y = _clamp(y0 + sy * x, y_max)
+        z = _clamp(z0 + sz * x, z_max)
+        j = np.int32(y)
+        k0 = np.int32(z)
+        fy = y - np.float32(j)
+        fz = z - np.float32(k0)
+        p = slab + np.uintp(k0) * plane + np.uintp(j) * row + np.uintp(k)
+        c0 = np.float32(flat[p])
+        c2 = np.float32(flat[p + plane])
+        e0 = np.float32(flat[p + row]) - c0
+        e1 = np.float32(flat[p + plane + row]) - c2
+        c0 += fy * e0
+        c2 += fy * e1 - c0
+        total += c0 + fz * c2
+        if jacobian is not None:
+            e0 += fz * (e1 - e0)
+            gy += e0
+            gz += c2
+            hy += x * e0
+            hz += x * c2
+    return total, gy, gz, hy, hz
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_planes(voxels, occupied, scale, origin, linear, rays, centre, stride, image, jacobian):
+def integrate_planes(slabs, occupied, scale, origin, linear, rays, centre, stride, image, jacobian):
     """Joseph's method (IEEE TMI 1982): samples where rays cross every ``stride``-th plane of x.
 
     There the field is bilinear: four voxels a sample instead of eight. Along a ray mu starts and ends
@@ -77,103 +171,114 @@ def integrate_planes(voxels, occupied, scale, origin, linear, rays, centre, stri
     follow from the other two.
     """
     # unsigned: Numba looks for negative indices otherwise, at every voxel
-    plane, row = np.uintp(voxels.shape[1] * voxels.shape[2]), np.uintp(voxels.shape[2])
-    flat = voxels.ravel()
+    row = np.uintp(SLAB + 1)
+    plane = np.uintp(slabs.shape[2]) * row
+    flat = slabs.ravel()
     n_poses, height, width = image.shape
     tiles = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
-    zero = np.float32(0.0)
+    y_max, z_max = np.float32(slabs.shape[2] - 2), np.float32(slabs.shape[1] - 2)
     for job in prange(n_poses * tiles):
-        n, v0, u0 = _pixel(job, width, height)
+        n, v0, u0 = _tile(job, width, height)
+        rows, columns = min(TILE, height - v0), min(TILE, width - u0)
         ox, oy, oz = origin[n, 0], origin[n, 1], origin[n, 2]
-        for v in range(v0, min(v0 + TILE, height)):
-            for u in range(u0, min(u0 + TILE, width)):
-                cx = (u - rays[2]) / rays[0]
-                cy = (v - rays[3]) / rays[1]
-                r = 1.0 / math.sqrt(cx * cx + cy * cy + 1.0)
-                dx = (linear[n, 0, 0] * cx + linear[n, 0, 1] * cy + linear[n, 0, 2]) * r
-                dy = (linear[n, 1, 0] * cx + linear[n, 1, 1] * cy + linear[n, 1, 2]) * r
-                dz = (linear[n, 2, 0] * cx + linear[n, 2, 1] * cy + linear[n, 2, 2]) * r
-                t_in, t_out = _clip(voxels.shape, ox, oy, oz, dx, dy, dz)
-                total = zero
-                gy = zero
-                gz = zero
-                hy = zero
-                hz = zero
-                first = 0
-                if t_in < t_out:
-                    xa = ox + dx * t_in
-                    xb = ox + dx * t_out
-                    first = int(math.ceil(min(xa, xb) / stride - 1e-9))
-                    count = int(math.floor(max(xa, xb) / stride + 1e-9)) + 1 - first
-                    first *= stride
-                    y0 = np.float32(oy + dy / dx * (first - ox))
-                    z0 = np.float32(oz + dz / dx * (first - ox))
-                    sy = np.float32(dy / dx * stride)
-                    sz = np.float32(dz / dx * stride)
-                    run = max(1, int(2 * BLOCK / (stride * max(1.0, abs(dy / dx), abs(dz / dx)))))
-                    for begin in range(0, count, run):
-                        end = min(begin + run, count)
-                        m = np.float32(0.5 * (begin + end - 1))
-                        y = y0 + sy * m
-                        z = z0 + sz * m
-                        if not occupied[int(z) // BLOCK, int(y) // BLOCK, (first + int(m) * stride) // BLOCK]:
-                            continue
-                        for k in range(begin, end):
-                            m = np.float32(k)
-                            y = y0 + sy * m
-                            z = z0 + sz * m
-                            j = np.int32(y)
-                            k0 = np.int32(z)
-                            fy = y - np.float32(j)
-                            fz = z - np.float32(k0)
-                            p = np.uintp(k0) * plane + np.uintp(j) * row + np.uintp(first + k * stride)
-                            c0 = np.float32(flat[p])
-                            c2 = np.float32(flat[p + plane])
-                            e0 = np.float32(flat[p + row]) - c0
-                            e1 = np.float32(flat[p + plane + row]) - c2
-                            c0 += fy * e0
-                            c2 += fy * e1 - c0
-                            total += c0 + fz * c2
-                            if jacobian is not None:
-                                e0 += fz * (e1 - e0)
-                                gy += e0
-                                gz += c2
-                                hy += m * e0
-                                hz += m * c2
-                length = stride / abs(dx)
-                image[n, v, u] = total * scale * length
+        m = _nine(linear, n)
+        lines = np.empty((rows * columns, 4), np.float32)  # y and z at plane 0, and their change from plane to plane
+        sums = np.zeros((rows * columns, 5), np.float32)
+        for i in range(rows * columns):
+            _, _, _, dx, dy, dz = _direction(m, rays, u0 + i % columns, v0 + i // columns)
+            lines[i, 0] = oy - dy / dx * ox
+            lines[i, 1] = dy / dx
+            lines[i, 2] = oz - dz / dx * ox
+            lines[i, 3] = dz / dx
+        for s in range(slabs.shape[0]):
+            slab = np.uintp(s) * np.uintp(slabs.shape[1]) * plane
+            begin = -(s * SLAB) % stride
+            x0 = np.float32(s * SLAB)
+            for i in range(rows * columns):
+                sy = lines[i, 1]
+                sz = lines[i, 3]
+                y0 = lines[i, 0] + sy * x0
+                z0 = lines[i, 2] + sz * x0
+                if not _meets(occupied, s, y0, z0, sy, sz, SLAB):
+                    continue
+                if stride == 1:  # a loop of known length becomes vector instructions
+                    total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, 0, 1, jacobian)
+                else:
+                    total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride, jacobian)
+                sums[i, 0] += total
                 if jacobian is not None:
-                    t0 = (first - ox) / dx
-                    dt = stride / dx
-                    gx = -(gy * dy + gz * dz) / dx
-                    ay = hy * dt + gy * t0
-                    az = hz * dt + gz * t0
-                    ax = -(total + ay * dy + az * dz) / dx
-                    g = (gx, gy, gz)
-                    h = (ax, ay, az)
-                    _store_jacobian(jacobian, n, v, u, linear, centre, cx, cy, r, scale * length, g, h)
+                    sums[i, 1] += gy
+                    sums[i, 2] += gz
+                    sums[i, 3] += x0 * gy + hy
+                    sums[i, 4] += x0 * gz + hz
+        for i in range(rows * columns):
+            u, v = u0 + i % columns, v0 + i // columns
+            cx, cy, r, dx, dy, dz = _direction(m, rays, u, v)
+            length = stride / abs(dx)
+            total, gy, gz = sums[i, 0], sums[i, 1], sums[i, 2]
+            image[n, v, u] = total * scale * length
+            if jacobian is not None:
+                gx = -(gy * dy + gz * dz) / dx
+                ay = (sums[i, 3] - ox * gy) / dx
+                az = (sums[i, 4] - ox * gz) / dx
+                ax = -(total + ay * dy + az * dz) / dx
+                g = (gx, gy, gz)
+                h = (ax, ay, az)
+                c = (centre[n, 0], centre[n, 1], centre[n, 2])
+                values = _jacobian(m, c, cx, cy, r, scale * length, g, h)
+                for k in range(6):
+                    jacobian[n, k, v, u] = values[k]
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_steps(voxels, occupied, scale, origin, linear, rays, centre, step, image, jacobian):
+def integrate_steps(slabs, occupied, scale, origin, linear, rays, centre, step, image, jacobian):
     """Samples of the trilinear field at (k + 1/2) ``step`` mm from the source."""
     # unsigned: Numba looks for negative indices otherwise, at every voxel
-    plane, row, one = np.uintp(voxels.shape[1] * voxels.shape[2]), np.uintp(voxels.shape[2]), np.uintp(1)
-    flat = voxels.ravel()
+    row, one = np.uintp(SLAB + 1), np.uintp(1)
+    plane = np.uintp(slabs.shape[2]) * row
+    flat = slabs.ravel()
     n_poses, height, width = image.shape
     tiles = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
     zero = np.float32(0.0)
     for job in prange(n_poses * tiles):
-        n, v0, u0 = _pixel(job, width, height)
-        for v in range(v0, min(v0 + TILE, height)):
-            for u in range(u0, min(u0 + TILE, width)):
-                cx = (u - rays[2]) / rays[0]
-                cy = (v - rays[3]) / rays[1]
-                r = 1.0 / math.sqrt(cx * cx + cy * cy + 1.0)
-                dx = (linear[n, 0, 0] * cx + linear[n, 0, 1] * cy + linear[n, 0, 2]) * r
-                dy = (linear[n, 1, 0] * cx + linear[n, 1, 1] * cy + linear[n, 1, 2]) * r
-                dz = (linear[n, 2, 0] * cx + linear[n, 2, 1] * cy + linear[n, 2, 2]) * r
-                t_in, t_out = _clip(voxels.shape, origin[n, 0], origin[n, 1], origin[n, 2], dx, dy, dz)
+        n, v0, u0 = _tile(job, width, height)
+        rows, columns = min(TILE, height - v0), min(TILE, width - u0)
+        ox, oy, oz = origin[n, 0], origin[n, 1], origin[n, 2]
+        m = _nine(linear, n)
+        lines = np.empty((rows * columns, 5))  # direction, and where the ray enters and leaves
+        sums = np.zeros((rows * columns, 7), np.float32)
+        for i in range(rows * columns):
+            _, _, _, dx, dy, dz = _direction(m, rays, u0 + i % columns, v0 + i // columns)
+            dx = math.copysign(max(abs(dx), 1e-9), dx)
+            t_in, t_out = _clip(slabs.shape, ox, oy, oz, dx, dy, dz)
+            lines[i, 0] = dx
+            lines[i, 1] = dy
+            lines[i, 2] = dz
+            lines[i, 3] = math.ceil(t_in / step - 0.5)
+            lines[i, 4] = math.floor(t_out / step - 0.5) + 1
+        for s in range(slabs.shape[0]):
+            slab = np.uintp(s) * np.uintp(slabs.shape[1]) * plane
+            x0 = s * SLAB
+            for i in range(rows * columns):
+                dx, dy, dz = lines[i, 0], lines[i, 1], lines[i, 2]
+                # samples whose x is in [x0, x0 + SLAB): as half-open, each is in one slab only
+                a = (x0 - ox) / (dx * step) - 0.5
+                b = (x0 + SLAB - ox) / (dx * step) - 0.5
+                if dx < 0:
+                    a, b = b, a
+                first = max(math.ceil(a), lines[i, 3])
+                count = int(min(math.ceil(b), lines[i, 4]) - first)
+                if count <= 0:
+                    continue
+                t0 = (first + 0.5) * step
+                xa = np.float32(ox + dx * t0 - x0)
+                y0 = np.float32(oy + dy * t0)
+                z0 = np.float32(oz + dz * t0)
+                sx = np.float32(dx * step)
+                sy = np.float32(dy * step)
+                sz = np.float32(dz * step)
+                if not _meets(occupied, s, y0, z0, sy, sz, count):
+                    continue
                 total = zero
                 gx = zero
                 gy = zero
@@ -181,75 +286,69 @@ def integrate_steps(voxels, occupied, scale, origin, linear, rays, centre, step,
                 hx = zero
                 hy = zero
                 hz = zero
-                t0 = 0.0
-                if t_in < t_out:
-                    first = int(math.ceil(t_in / step - 0.5))
-                    count = int(math.floor(t_out / step - 0.5)) + 1 - first
-                    t0 = (first + 0.5) * step
-                    x0 = np.float32(origin[n, 0] + dx * t0)
-                    y0 = np.float32(origin[n, 1] + dy * t0)
-                    z0 = np.float32(origin[n, 2] + dz * t0)
-                    sx = np.float32(dx * step)
-                    sy = np.float32(dy * step)
-                    sz = np.float32(dz * step)
-                    run = max(1, int(2 * BLOCK / max(abs(sx), abs(sy), abs(sz), np.float32(1e-6))))
-                    for begin in range(0, count, run):
-                        end = min(begin + run, count)
-                        m = np.float32(0.5 * (begin + end - 1))
-                        x = x0 + sx * m
-                        y = y0 + sy * m
-                        z = z0 + sz * m
-                        if not occupied[int(z) // BLOCK, int(y) // BLOCK, int(x) // BLOCK]:
-                            continue
-                        for k in range(begin, end):
-                            m = np.float32(k)
-                            x = x0 + sx * m
-                            y = y0 + sy * m
-                            z = z0 + sz * m
-                            i = np.int32(x)
-                            j = np.int32(y)
-                            k0 = np.int32(z)
-                            fx = x - np.float32(i)
-                            fy = y - np.float32(j)
-                            fz = z - np.float32(k0)
-                            p = np.uintp(k0) * plane + np.uintp(j) * row + np.uintp(i)
-                            c0 = np.float32(flat[p])
-                            c1 = np.float32(flat[p + row])
-                            c2 = np.float32(flat[p + plane])
-                            c3 = np.float32(flat[p + plane + row])
-                            d0 = np.float32(flat[p + one]) - c0
-                            d1 = np.float32(flat[p + row + one]) - c1
-                            d2 = np.float32(flat[p + plane + one]) - c2
-                            d3 = np.float32(flat[p + plane + row + one]) - c3
-                            c0 += fx * d0
-                            c1 += fx * d1
-                            c2 += fx * d2
-                            c3 += fx * d3
-                            e0 = c1 - c0
-                            e1 = c3 - c2
-                            c0 += fy * e0
-                            c2 += fy * e1 - c0
-                            total += c0 + fz * c2
-                            if jacobian is not None:
-                                d0 += fy * (d1 - d0)
-                                d2 += fy * (d3 - d2)
-                                d0 += fz * (d2 - d0)
-                                e0 += fz * (e1 - e0)
-                                gx += d0
-                                gy += e0
-                                gz += c2
-                                hx += m * d0
-                                hy += m * e0
-                                hz += m * c2
-                image[n, v, u] = total * scale * step
+                for k in range(count):
+                    at = np.float32(k)
+                    x = _clamp(xa + sx * at, np.float32(SLAB))
+                    y = y0 + sy * at
+                    z = z0 + sz * at
+                    i0 = min(np.int32(x), np.int32(SLAB - 1))
+                    j = np.int32(y)
+                    k0 = np.int32(z)
+                    fx = x - np.float32(i0)
+                    fy = y - np.float32(j)
+                    fz = z - np.float32(k0)
+                    p = slab + np.uintp(k0) * plane + np.uintp(j) * row + np.uintp(i0)
+                    c0 = np.float32(flat[p])
+                    c1 = np.float32(flat[p + row])
+                    c2 = np.float32(flat[p + plane])
+                    c3 = np.float32(flat[p + plane + row])
+                    d0 = np.float32(flat[p + one]) - c0
+                    d1 = np.float32(flat[p + row + one]) - c1
+                    d2 = np.float32(flat[p + plane + one]) - c2
+                    d3 = np.float32(flat[p + plane + row + one]) - c3
+                    c0 += fx * d0
+                    c1 += fx * d1
+                    c2 += fx * d2
+                    c3 += fx * d3
+                    e0 = c1 - c0
+                    e1 = c3 - c2
+                    c0 += fy * e0
+                    c2 += fy * e1 - c0
+                    total += c0 + fz * c2
+                    if jacobian is not None:
+                        d0 += fy * (d1 - d0)
+                        d2 += fy * (d3 - d2)
+                        d0 += fz * (d2 - d0)
+                        e0 += fz * (e1 - e0)
+                        gx += d0
+                        gy += e0
+                        gz += c2
+                        hx += at * d0
+                        hy += at * e0
+                        hz += at * c2
+                sums[i, 0] += total
                 if jacobian is not None:
-                    g = (gx, gy, gz)
-                    h = (hx * step + t0 * gx, hy * step + t0 * gy, hz * step + t0 * gz)
-                    _store_jacobian(jacobian, n, v, u, linear, centre, cx, cy, r, scale * step, g, h)
+                    sums[i, 1] += gx
+                    sums[i, 2] += gy
+                    sums[i, 3] += gz
+                    sums[i, 4] += hx * step + t0 * gx
+                    sums[i, 5] += hy * step + t0 * gy
+                    sums[i, 6] += hz * step + t0 * gz
+        for i in range(rows * columns):
+            u, v = u0 + i % columns, v0 + i // columns
+            image[n, v, u] = sums[i, 0] * scale * step
+            if jacobian is not None:
+                cx, cy, r, _, _, _ = _direction(m, rays, u, v)
+                g = (sums[i, 1], sums[i, 2], sums[i, 3])
+                h = (sums[i, 4], sums[i, 5], sums[i, 6])
+                c = (centre[n, 0], centre[n, 1], centre[n, 2])
+                values = _jacobian(m, c, cx, cy, r, scale * step, g, h)
+                for k in range(6):
+                    jacobian[n, k, v, u] = values[k]
 
 
 @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
-def first_last_hit(voxels, scale, origin, linear, rays, step, threshold, out):
+def first_last_hit(slabs, scale, origin, linear, rays, step, threshold, out):
     """Fill ``out`` (n, 2, height, width) with the depths of the first and last crossing."""
     n_poses, _, height, width = out.shape
     level = threshold / scale
@@ -263,7 +362,7 @@ def first_last_hit(voxels, scale, origin, linear, rays, step, threshold, out):
             dx = (linear[n, 0, 0] * cx + linear[n, 0, 1] * cy + linear[n, 0, 2]) * r
             dy = (linear[n, 1, 0] * cx + linear[n, 1, 1] * cy + linear[n, 1, 2]) * r
             dz = (linear[n, 2, 0] * cx + linear[n, 2, 1] * cy + linear[n, 2, 2]) * r
-            t_in, t_out = _clip(voxels.shape, origin[n, 0], origin[n, 1], origin[n, 2], dx, dy, dz)
+            t_in, t_out = _clip(slabs.shape, origin[n, 0], origin[n, 1], origin[n, 2], dx, dy, dz)
             if t_in >= t_out:
                 continue
             first = int(math.ceil(t_in / step - 0.5))
@@ -272,7 +371,7 @@ def first_last_hit(voxels, scale, origin, linear, rays, step, threshold, out):
             seen = False
             for k in range(first, last):
                 t = (k + 0.5) * step
-                mu = _value(voxels, origin[n, 0] + dx * t, origin[n, 1] + dy * t, origin[n, 2] + dz * t)
+                mu = _value(slabs, origin[n, 0] + dx * t, origin[n, 1] + dy * t, origin[n, 2] + dz * t)
                 if mu > level and before <= level:
                     if not seen:
                         out[n, 0, v, u] = (t - step * (mu - level) / (mu - before)) * r
@@ -285,15 +384,16 @@ def first_last_hit(voxels, scale, origin, linear, rays, step, threshold, out):
 
 
 @njit(cache=True, inline="always")
-def _value(voxels, x, y, z):
-    i = int(x)
+def _value(slabs, x, y, z):
+    s = int(x) // SLAB
+    i = int(x) % SLAB
     j = int(y)
     k = int(z)
-    fx = x - i
+    fx = x - int(x)
     fy = y - j
     fz = z - k
-    c00 = voxels[k, j, i] * (1.0 - fx) + voxels[k, j, i + 1] * fx
-    c01 = voxels[k, j + 1, i] * (1.0 - fx) + voxels[k, j + 1, i + 1] * fx
-    c10 = voxels[k + 1, j, i] * (1.0 - fx) + voxels[k + 1, j, i + 1] * fx
-    c11 = voxels[k + 1, j + 1, i] * (1.0 - fx) + voxels[k + 1, j + 1, i + 1] * fx
+    c00 = slabs[s, k, j, i] * (1.0 - fx) + slabs[s, k, j, i + 1] * fx
+    c01 = slabs[s, k, j + 1, i] * (1.0 - fx) + slabs[s, k, j + 1, i + 1] * fx
+    c10 = slabs[s, k + 1, j, i] * (1.0 - fx) + slabs[s, k + 1, j, i + 1] * fx
+    c11 = slabs[s, k + 1, j + 1, i] * (1.0 - fx) + slabs[s, k + 1, j + 1, i + 1] * fx
     return (c00 * (1.0 - fy) + c01 * fy) * (1.0 - fz) + (c10 * (1.0 - fy) + c11 * fy) * fz

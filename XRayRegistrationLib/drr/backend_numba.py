@@ -1,9 +1,9 @@
 """The fast CPU renderer: rays marched in compiled code, in tiles of neighbouring pixels.
 
-What makes it fast: rays are sampled where they cross voxel planes, four voxels a sample; they run
-along memory, in a transposed copy where need be, and in tiles that share their cache lines; voxels
-are 16-bit integers (CT numbers are such anyway), which halves the memory that rays wait for; empty
-blocks are stepped over; nothing is stored per sample.
+What makes it fast: rays are sampled where they cross voxel planes, four voxels a sample; voxels are
+16-bit integers (CT numbers are such anyway), kept in slabs across the rays, through which a tile of
+rays goes together, so that memory is read once and in order; empty blocks are stepped over; nothing
+is stored per sample.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ except ModuleNotFoundError as error:
     if error.name != "numba":
         raise
     raise MissingDependencyError("numba", "the backend 'numba'", "numba") from error
-
-_PAD = 2
 
 
 def render_rays(
@@ -65,20 +63,25 @@ def _integrated(
     out = np.empty(shape, np.float32)
     out_jacobian = None if centre_camera is None else np.empty((*shape[:2], 6, *shape[2:]), np.float32)
     rays, wide = _rays(camera), _wide(camera)
-    for group, axis, origin, linear in _along_memory(volume, camera_from_ct):
-        image = np.empty((len(group), *shape[2:]), np.float32)
-        jacobian = None if centre_camera is None else np.empty((len(group), 6, *shape[2:]), np.float32)
+    for group, axis, origin, linear in _by_axis(volume, camera_from_ct):
         centre = None if centre_camera is None else np.ascontiguousarray(centre_camera[group], dtype=np.float64)
         planes = int(step_mm / volume.spacing_mm[axis] * (1 + 1e-6))
-        for c, (voxels, occupied, scale) in enumerate(_packed(volume, axis)):
-            grid = (voxels, occupied, scale, origin, linear, rays, centre)
+        for c, (slabs, occupied, scale) in enumerate(_packed(volume, axis)):
+            # straight into the result where it lies in one piece, as it does for one pose
+            whole = len(group) == shape[0] and shape[1] == 1
+            image = out[:, c] if whole else np.empty((len(group), *shape[2:]), np.float32)
+            jacobian = None
+            if out_jacobian is not None:
+                jacobian = out_jacobian[:, c] if whole else np.empty((len(group), 6, *shape[2:]), np.float32)
+            grid = (slabs, occupied, scale, origin, linear, rays, centre)
             if planes >= 1 and not wide:
                 kernels.integrate_planes(*grid, planes, image, jacobian)
             else:
                 kernels.integrate_steps(*grid, step_mm, image, jacobian)
-            out[group, c] = image
-            if out_jacobian is not None:
-                out_jacobian[group, c] = jacobian
+            if not whole:
+                out[group, c] = image
+                if out_jacobian is not None:
+                    out_jacobian[group, c] = jacobian
     return out, out_jacobian
 
 
@@ -88,35 +91,33 @@ def first_last_hit(
     """Depths (N, 2, height, width) of the first and last crossing of ``threshold_mu``."""
     summed = volume if len(volume.channels) == 1 else AttenuationVolume(volume.channels.sum(axis=0), volume.ct_from_ijk)
     out = np.empty((len(camera_from_ct), 2, camera.height, camera.width), np.float32)
-    for group, axis, origin, linear in _along_memory(summed, camera_from_ct):
-        ((voxels, _, scale),) = _packed(summed, axis)
+    for group, axis, origin, linear in _by_axis(summed, camera_from_ct):
+        ((slabs, _, scale),) = _packed(summed, axis)
         depth = np.full((len(group), *out.shape[1:]), np.nan, np.float32)
-        kernels.first_last_hit(voxels, scale, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
+        kernels.first_last_hit(slabs, scale, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
         out[group] = depth
     return out
 
 
-# Axes of voxel index (i, j, k) as the kernels' (x, y, z), x being contiguous in memory, for rays
-# that run along i, j and k.
+# Axes of voxel index (i, j, k) as the kernels' (x, y, z), for rays that run along i, j and k.
 _ORDERS = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
 _WIDE = 0.5  # tangent of half the field of view, from which rays may run along a plane
 
 
-def _along_memory(
+def _by_axis(
     volume: AttenuationVolume, camera_from_ct: NDArray[np.float64]
 ) -> Iterator[tuple[NDArray[np.intp], int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Poses by the voxel axis that their rays run along, each to be rendered from a copy contiguous in it.
+    """Poses by the voxel axis that their rays run along, each to be rendered from the slabs across it.
 
-    Along a ray that crosses memory every sample is a cache miss and often a page miss; a transposed
-    copy makes them neighbours. Yields which poses (n,), the axis, the source in voxels of the padded
-    grid (n, 3), and voxels per camera mm (n, 3, 3), in the copy's order of axes.
+    Yields which poses (n,), the axis, the source in voxels of the padded grid (n, 3), and voxels per
+    camera mm (n, 3, 3), in the slabs' order of axes.
     """
     ijk_from_camera = np.linalg.inv(volume.ct_from_ijk) @ inverse(camera_from_ct)
     along = np.abs(ijk_from_camera[:, :3, 2]).argmax(axis=1)
     for axis in np.unique(along):
         group = np.flatnonzero(along == axis)
         affine = ijk_from_camera[group][:, list(_ORDERS[axis])]
-        origin = np.ascontiguousarray(affine[:, :, 3] + _PAD)
+        origin = np.ascontiguousarray(affine[:, :, 3] + kernels.PAD)
         yield group, int(axis), origin, np.ascontiguousarray(affine[:, :, :3])
 
 
@@ -132,37 +133,29 @@ def _rays(camera: Camera) -> NDArray[np.float64]:
 
 
 def _packed(volume: AttenuationVolume, axis: int) -> list[tuple[NDArray[np.uint16], NDArray[np.bool_], float]]:
-    """For each channel: padded 16-bit voxels with ``axis`` contiguous, which blocks hold any, mm^-1 per unit. Cached."""
+    """For each channel: 16-bit voxels in slabs across ``axis``, where they hold any, and mm^-1 per unit. Cached."""
     key = f"numba-packed-{axis}"
     if key not in volume.cache:
-        if axis == 0:
-            volume.cache[key] = [(voxels, _occupied(voxels), scale) for voxels, scale in map(_pack, volume.channels)]
-        else:
-            # (k, j, i) to the order's (z, y, x)
-            axes = [2 - a for a in reversed(_ORDERS[axis])]
-            volume.cache[key] = [
-                (np.ascontiguousarray(voxels.transpose(axes)), np.ascontiguousarray(occupied.transpose(axes)), scale)
-                for voxels, occupied, scale in _packed(volume, 0)
-            ]
+        # (k, j, i) to the order's (z, y, x)
+        axes = [2 - a for a in reversed(_ORDERS[axis])]
+        volume.cache[key] = [_pack(mu.transpose(axes)) for mu in volume.channels]
     return volume.cache[key]
 
 
-def _pack(mu: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
+def _pack(mu: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.bool_], float]:
     scale = max(float(mu.max()), 1e-12) / 65535.0
-    voxels = np.zeros(tuple(s + 2 * _PAD for s in mu.shape), np.uint16)
-    inner = voxels[_PAD:-_PAD, _PAD:-_PAD, _PAD:-_PAD]
-    for k in range(len(mu)):  # slice by slice: no float copy of a large volume
-        np.rint(mu[k] / scale, out=(buffer := np.empty(mu.shape[1:], np.float32)))
-        inner[k] = buffer
-    return voxels, scale
+    nz, ny, nx = (n + 2 * kernels.PAD for n in mu.shape)
+    slabs = np.zeros((-(-nx // kernels.SLAB), nz, ny, kernels.SLAB + 1), np.uint16)
+    kernels.pack(mu, np.float32(1.0 / scale), slabs)
+    return slabs, _occupied(slabs), scale
 
 
-def _occupied(voxels: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether a ray meets anything within a block's length before and after it is in a block: (z, y, x) blocks."""
-    found = voxels > 0
-    for axis in range(3):
+def _occupied(slabs: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Whether there is anything in a slab's block or in a neighbour of it: (slab, z block, y block)."""
+    found = slabs.any(axis=3)
+    for axis in (1, 2):
         starts = np.arange(0, found.shape[axis], kernels.BLOCK)
         # a sample is between its voxel and the next one, which may be the next block's first
         following = np.take(found, np.minimum(starts + kernels.BLOCK, found.shape[axis] - 1), axis=axis)
         found = np.logical_or.reduceat(found, starts, axis=axis) | following
-    return ndimage.binary_dilation(found, np.ones((3, 3, 3)))  # it may come from the next block and leave into another
+    return ndimage.binary_dilation(found, np.ones((1, 3, 3)))
