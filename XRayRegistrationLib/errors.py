@@ -15,6 +15,18 @@ class InputError(XRayRegistrationError, ValueError):
     """
 
 
+class MissingGeometryError(InputError):
+    """An X-ray's file does not state a value of its camera.
+
+    Attributes:
+        value: ``"source_detector_distance_mm"`` or ``"pixel_spacing_mm"``.
+    """
+
+    def __init__(self, message: str, value: str):
+        super().__init__(message)
+        self.value = value
+
+
 class MissingDependencyError(XRayRegistrationError, ImportError):
     """An optional package is needed for what was asked."""
 

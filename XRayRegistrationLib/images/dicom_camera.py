@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.errors import MissingGeometryError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.dicom import attribute, frame_count, name_of, numbers, positive
 
@@ -39,7 +39,7 @@ def camera_from_dicom(
         Camera, provenance of each of its values (``"found: ..."``, ``"assumed: ..."`` or ``"given"``), warnings.
 
     Raises:
-        InputError: pixel spacing or source-detector distance neither stated nor given.
+        MissingGeometryError: pixel spacing or source-detector distance neither stated nor given.
     """
     warnings: list[str] = []
     provenance: dict[str, str] = {}
@@ -103,8 +103,9 @@ def _distance(dataset: Dataset, frame: int, given: float | None) -> tuple[float,
         return to_patient * magnification, (
             f"found: DICOM {name_of('DistanceSourceToPatient')} x {name_of('EstimatedRadiographicMagnificationFactor')}"
         )
-    raise InputError(
-        f"the X-ray does not state its source-detector distance (DICOM {name_of(keyword)} is absent); {HOW_TO_GIVE} --sdd MM"
+    raise MissingGeometryError(
+        f"the X-ray does not state its source-detector distance (DICOM {name_of(keyword)} is absent); {HOW_TO_GIVE} --sdd MM",
+        "source_detector_distance_mm",
     )
 
 
@@ -126,9 +127,10 @@ def _spacing(dataset: Dataset, frame: int, distance: float, given: tuple[float, 
     scanned = _lengths(dataset, "NominalScannedPixelSpacing", frame)
     if scanned is not None:
         return scanned, f"assumed: DICOM {name_of('NominalScannedPixelSpacing')} of the digitised film is the detector's"
-    raise InputError(
+    raise MissingGeometryError(
         f"the X-ray does not state its pixel spacing (DICOM {name_of('ImagerPixelSpacing')} and "
-        f"{name_of('PixelSpacing')} are absent); {HOW_TO_GIVE} --pixel-spacing MM, on the detector"
+        f"{name_of('PixelSpacing')} are absent); {HOW_TO_GIVE} --pixel-spacing MM, on the detector",
+        "pixel_spacing_mm",
     )
 
 
@@ -151,9 +153,10 @@ def _spacing_from_pixel_spacing(
         scaled = (spacing[0] * magnification, spacing[1] * magnification)
         return scaled, f"{'found' if calibrated else 'assumed'}: {tag} at the patient x magnification {magnification:.4f} ({how})"
     if calibrated:
-        raise InputError(
+        raise MissingGeometryError(
             f"the X-ray states its pixel spacing at the patient ({tag}, calibrated by {calibrated}) but no magnification; "
-            f"{HOW_TO_GIVE} --pixel-spacing MM, on the detector"
+            f"{HOW_TO_GIVE} --pixel-spacing MM, on the detector",
+            "pixel_spacing_mm",
         )
     return spacing, f"assumed: {tag} is the detector's, no {name_of('ImagerPixelSpacing')} and no magnification"
 

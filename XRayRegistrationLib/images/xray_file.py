@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.errors import InputError, MissingGeometryError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import camera_from_ct_from_angles, is_mirrored
 from XRayRegistrationLib.images.camera_file import check_camera_size
@@ -27,6 +27,27 @@ from XRayRegistrationLib.images.xray import XRay
 _NO_PROJECTIONS = ("MR", "US", "PT", "NM", "IVUS", "OCT", "SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "ECG", "OPT")
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 IMAGES = (*PICTURES, ".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class RawXRay:
+    """One X-ray as its file has it (one stored mirrored is mirrored back), not yet prepared.
+
+    Attributes:
+        values: (height, width), any scale, either polarity.
+        camera: of this image.
+        header: what the file says about its values.
+        region: (height, width) bool that was given as mask, "auto", or None for every pixel.
+        provenance, metadata, source: as in :class:`images.xray.XRay`.
+    """
+
+    values: NDArray[Any]
+    camera: Camera
+    header: HeaderHints
+    region: NDArray[np.bool_] | str | None
+    provenance: dict[str, str]
+    metadata: dict[str, Any]
+    source: str
 
 
 def read_xray(
@@ -54,6 +75,40 @@ def read_xray(
     Raises:
         InputError: unreadable, no X-ray, no geometry, a camera or mask of another size.
     """
+    raw = read_raw_xray(
+        path,
+        camera,
+        frame=frame,
+        source_detector_distance_mm=source_detector_distance_mm,
+        pixel_spacing_mm=pixel_spacing_mm,
+        mask=mask,
+    )
+    return prepare_xray(
+        raw.values,
+        raw.camera,
+        polarity=polarity,
+        mask=raw.region,
+        header=raw.header,
+        provenance=raw.provenance,
+        source=raw.source,
+        metadata=raw.metadata,
+    )
+
+
+def read_raw_xray(
+    path: str | os.PathLike[str],
+    camera: Camera | None = None,
+    *,
+    frame: int | None = None,
+    source_detector_distance_mm: float | None = None,
+    pixel_spacing_mm: float | tuple[float, float] | None = None,
+    mask: NDArray[np.bool_] | str | os.PathLike[str] | None = "auto",
+) -> RawXRay:
+    """Read one X-ray as it is; arguments and errors as for :func:`read_xray`.
+
+    Raises:
+        MissingGeometryError: the file does not state a value of the camera, and it was not given.
+    """
     file = check_file(path, "the X-ray")
     spacing = None if pixel_spacing_mm is None else _pair(pixel_spacing_mm)
     header = HeaderHints()
@@ -73,16 +128,7 @@ def read_xray(
             header = replace(header, open_field=header.open_field[:, ::-1])
         provenance["mirror"] = "found: DICOM PatientOrientation (0020,0020) shows the picture mirrored; it was mirrored back"
         metadata["mirrored_back"] = True
-    return prepare_xray(
-        values,
-        found,
-        polarity=polarity,
-        mask=region,
-        header=header,
-        provenance=provenance,
-        source=str(file),
-        metadata=metadata,
-    )
+    return RawXRay(values, found, header, region, provenance, metadata, str(file))
 
 
 def _from_dicom(
@@ -137,16 +183,22 @@ def _from_image(
         return values, camera, {"camera": "given"}, metadata
     provenance: dict[str, str] = {}
     if distance is None:
-        raise InputError(f"the X-ray {file} has no source-detector distance (SDD); {HOW_TO_GIVE} --sdd MM")
+        raise MissingGeometryError(
+            f"the X-ray {file} has no source-detector distance (SDD); {HOW_TO_GIVE} --sdd MM", "source_detector_distance_mm"
+        )
     provenance["source_detector_distance_mm"] = "given"
     if spacing is None:
         # pictures carry a print resolution, not the detector's pixel size
         if file.name.lower().endswith(PICTURES):
-            raise InputError(f"the X-ray {file} has no pixel spacing on the detector; {HOW_TO_GIVE} --pixel-spacing MM")
+            raise MissingGeometryError(
+                f"the X-ray {file} has no pixel spacing on the detector; {HOW_TO_GIVE} --pixel-spacing MM", "pixel_spacing_mm"
+            )
         spacing = (float(image.GetSpacing()[0]), float(image.GetSpacing()[1]))
         if spacing == (1.0, 1.0):
-            raise InputError(
-                f"the X-ray {file} has a pixel spacing of 1 mm, as files have that state none; {HOW_TO_GIVE} --pixel-spacing MM"
+            raise MissingGeometryError(
+                f"the X-ray {file} has a pixel spacing of 1 mm, as files have that state none; "
+                f"{HOW_TO_GIVE} --pixel-spacing MM",
+                "pixel_spacing_mm",
             )
         provenance["pixel_spacing_mm"] = "found: image header"
     else:
