@@ -26,6 +26,7 @@ OK, BAD_INPUT, NOT_VERIFIED, STOPPED = 0, 2, 3, 130
 
 LATER = ("simulate", "train", "evaluate")
 COMMANDS = ("demo", "register", "segment", "drr", "convert", "methods", *LATER)
+INTERNAL = ("work",)  # not in the help
 VIEWS = ("ap", "pa", "lat-left", "lat-right")
 BACKENDS = ("auto", "scipy", "numba", "torch", "diffdrr")
 SOLVERS = ("lm", "cma_es", "adam")
@@ -110,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     _drr_options(command("drr", "simulate what an X-ray of a CT would show", "commands.drr"))
     _convert_options(command("convert", "convert a pose or a camera between conventions", "commands.convert"))
     _methods_options(command("methods", "list the methods and what each needs", "commands.methods"))
+    work = commands.add_parser("work")  # no help: for the Slicer panel
+    work.add_argument("folder")
+    work.set_defaults(module="commands.work")
     for name in LATER:
         commands.add_parser(name, help="(comes in a later version)", description="Comes in a later version.")
     return parser
@@ -207,7 +211,7 @@ def _check_command(words: Sequence[str]) -> None:
     now = [name for name in COMMANDS if name not in LATER]
     if not words:
         raise _UsageError(f"no command was given; allowed are {', '.join(now)}; see xrayreg --help")
-    if not words[0].startswith("-") and words[0] not in COMMANDS:
+    if not words[0].startswith("-") and words[0] not in (*COMMANDS, *INTERNAL):
         raise _UsageError(
             f"command {words[0]!r} is unknown; allowed are {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}"
         )
