@@ -6,14 +6,12 @@ import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from XRayRegistrationLib.bone.body import body_mask
-from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.bone.model import build_bone_model
 from XRayRegistrationLib.cli import NOT_VERIFIED, OK
 from XRayRegistrationLib.commands.inputs import check_backend
 from XRayRegistrationLib.commands.report import coloured, place_line
-from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
 from XRayRegistrationLib.files.json_file import json_text
@@ -23,19 +21,14 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import rotation_angle, transform_points
 from XRayRegistrationLib.images.camera_file import write_camera
 from XRayRegistrationLib.images.sample import load_sample_ct, sample_ct_path
-from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray_file import read_xray
 from XRayRegistrationLib.pictures.orientation import beam_words
 from XRayRegistrationLib.pictures.verdict import verdict_of
 from XRayRegistrationLib.pictures.write import can_caption, write_pictures
 from XRayRegistrationLib.progress import Progress
 from XRayRegistrationLib.registration import register
-from XRayRegistrationLib.simulation.degradation import DegradationOptions, degrade
-from XRayRegistrationLib.simulation.materials import material_volume
-from XRayRegistrationLib.simulation.poses import sample_pose
+from XRayRegistrationLib.simulation.demo_case import DETECTOR_MM, SDD_MM, SIZES, simulate
 
-DETECTOR_MM, SDD_MM = 384.0, 1020.0
-SIZES = (64, 1024)
 GROSS_ERROR_MM = 10.0  # beyond it a registration counts as failed, in every paper of the field
 
 
@@ -66,20 +59,6 @@ def true_error(camera_from_ct: ArrayLike, true_camera_from_ct: ArrayLike, points
         depth_mm=float(np.abs(d[:, 2]).mean()),
         rotation_deg=float(np.degrees(rotation_angle(found[:3, :3], true[:3, :3]))),
     )
-
-
-def simulate(ct: Volume, model: BoneModel, camera: Camera, seed: int) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-    """A raw X-ray (open beam bright) from a random pose, and that pose.
-
-    Beam hardening, scatter, detector blur, Poisson noise and a collimator; the ray's steps are not
-    the optimiser's.
-    """
-    rng = np.random.default_rng(seed)
-    pose = sample_pose(camera, model.surface_points, model.centroid, rng)
-    soft, bone = render(material_volume(ct, body_mask(ct)), camera, pose, step_mm=0.61 * float(ct.spacing_mm.min()))
-    shape = str(rng.choice(["rectangle", "circle"]))
-    counts, _ = degrade(soft, bone, seed, DegradationOptions(collimator=shape))
-    return np.clip(np.rint(counts), 0, 65535).astype(np.uint16), pose
 
 
 def run(args: argparse.Namespace) -> int:
