@@ -12,6 +12,7 @@ from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
 from XRayRegistrationLib.bone.model import build_bone_model
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp, transform_points
+from XRayRegistrationLib.request import fulfil
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 
 pytestmark = pytest.mark.usefixtures("scene")
@@ -82,7 +83,7 @@ def test_a_registration_moves_the_x_ray_to_where_it_was_taken(ct, model, ct_node
     start = _true_pose(model) @ inverse(world_from_ct)
     start[:3, 3] += (6.0, -4.0, 15.0)
     xray_nodes.set_camera_from_world(node, start)
-    result = registration.run(registration.gather(ct_node, [node], start="current"))
+    result = fulfil(registration.gather(ct_node, [node], start="current"))
     pose = registration.show(result, [node])
     assert result.ok, result.message
     found = xray_nodes.camera_from_world_of(node) @ world_from_ct
@@ -104,7 +105,7 @@ def test_a_chosen_bone_is_registered_alone_and_all_bone_with_its_flesh(ct, model
     rendered = []
     for segments, within_mm in ((None, 1.0), (["Bone"], 5.0)):  # the flesh's outline tells the depth
         request = registration.gather(ct_node, [node], segmentation=segmentation, segments=segments, start="current")
-        result = registration.run(request)
+        result = fulfil(request)
         assert _error_mm(model, result.camera_from_ct, _true_pose(model)) < within_mm
         rendered.append(result.inputs["rendered"])
     assert rendered == ["full", "bone"]
@@ -113,7 +114,7 @@ def test_a_chosen_bone_is_registered_alone_and_all_bone_with_its_flesh(ct, model
 def test_the_result_survives_the_scene_file(ct, model, ct_node, tmp_path) -> None:
     node = _add_xray(ct, model)
     xray_nodes.set_camera_from_world(node, _true_pose(model))
-    result = registration.run(registration.gather(ct_node, [node], start="current"))
+    result = fulfil(registration.gather(ct_node, [node], start="current"))
     registration.show(result, [node])
     file = str(tmp_path / "scene.mrb")
     assert slicer.mrmlScene.WriteToMRB(file)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from XRayRegistrationScene import drr_nodes, frustum, landmark_nodes, xray_nodes
+from XRayRegistrationScene import drr_nodes, frustum, landmark_nodes, matrices, xray_nodes
 from XRayRegistrationScene.sync import SceneSync
 
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.drr.volume import AttenuationVolume
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 
 pytestmark = pytest.mark.usefixtures("scene")
@@ -162,3 +163,19 @@ def test_a_deleted_drr_comes_back_only_when_something_moves(sync, later, box) ->
     xray_nodes.set_camera_from_world(node, xray_nodes.camera_from_world_of(node))
     later.run()
     assert node.GetNodeReference(drr_nodes.REFERENCE) is None
+
+
+def test_an_error_in_one_renewal_does_not_stop_the_next(sync, later, box) -> None:
+    node = _xray()
+    sync.follow(node, box)
+    later.run()
+    before = _drr(node).copy()
+    pose = xray_nodes.pose_node_of(node)
+    good = matrices.to_numpy(pose.GetMatrixTransformToParent())
+    pose.SetMatrixTransformToParent(matrices.to_vtk(good @ np.diag([2.0, 1.0, 1.0, 1.0])))
+    with pytest.raises(InputError, match="scales"):
+        later.run()
+    good[:3, 3] += [15.0, 0.0, 10.0]
+    pose.SetMatrixTransformToParent(matrices.to_vtk(good))
+    assert later.run() == 1
+    assert np.abs(_drr(node) - before).max() > 0.1

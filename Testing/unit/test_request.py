@@ -113,3 +113,19 @@ def test_raw_pixels_are_the_files_own(tmp_path):
     raw = read_raw_xray(tmp_path / "x.png", source_detector_distance_mm=1000.0, pixel_spacing_mm=0.5)
     np.testing.assert_array_equal(raw.values, values)
     assert raw.camera.K[0, 0] == pytest.approx(2000.0)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32, np.int32, np.float64])
+def test_a_ct_handed_over_in_pieces_reads_as_it_was(tmp_path, kind, monkeypatch):
+    from XRayRegistrationLib.files import volume_file
+    from XRayRegistrationLib.images.ct import read_ct
+
+    monkeypatch.setattr(volume_file, "_PIECE_BYTES", 5000)
+    ras_from_ijk = from_rotation_translation(rotation_exp((0.1, 0.2, 0.3)), (1.0, 2.0, 1 / 3)) @ np.diag([0.5, -0.7, 2.0, 1.0])
+    values = np.random.default_rng(0).integers(-1000, 1500, (9, 31, 40)).astype(kind)
+    told = list(volume_file.write_ct_steps(tmp_path / "ct.nhdr", Volume(values, ras_from_ijk)))
+    assert len(told) > 2
+    assert told[-1][0] == 1.0
+    back = read_ct(tmp_path / "ct.nhdr")
+    np.testing.assert_array_equal(back.values, values)
+    np.testing.assert_allclose(back.ras_from_ijk, ras_from_ijk, atol=1e-9)

@@ -36,6 +36,14 @@ def update_drr(xray_node, image):
     if node is None:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{xray_node.GetName()} DRR")
         xray_node.SetNodeReferenceID(REFERENCE, node.GetID())
+    lay_on_xray(node, xray_node, image)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    return node
+
+
+def lay_on_xray(node, xray_node, image):
+    """Fill a volume node with an image (height, width) of any size and stretch it over the X-ray's area."""
     height, width = image.shape
     columns, rows, _ = xray_node.GetImageData().GetDimensions()
     full_from_image = vtk.vtkMatrix4x4()  # u = (u' + 0.5) s - 0.5
@@ -48,6 +56,3 @@ def update_drr(xray_node, image):
     node.SetIJKToRASMatrix(camera_from_ijk)
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image[None], dtype=np.float32))
     node.SetAndObserveTransformNodeID(xray_node.GetTransformNodeID())
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-    return node

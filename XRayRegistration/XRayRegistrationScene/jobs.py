@@ -213,4 +213,4 @@ class ProcessJob:
             )
         said = next((line for line in reversed(self._progress.log) if line.strip()), "")
         ended = f"signal {-status}" if status < 0 else f"status {status}"
-        return said or f"The process ended with {ended} and said nothing."
+        return said.removeprefix("xrayreg: ") or f"The process ended with {ended} and said nothing."

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 import slicer.util
+import vtk
 
+from XRayRegistrationLib.bone.sampling import surface_points
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import transform_points
 
+from .bone_nodes import label_map_of
 from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of
 
 REFERENCE = "XRayRegistration.ProjectedLandmarks"  # of the X-ray node to the markups on its picture
@@ -40,6 +44,12 @@ def project_landmarks(markups, xray_node):
     return ProjectedLandmarks(names, points, pixels, camera.in_view(pixels))
 
 
+def pixels_of(markups, xray_node):
+    """Names and pixels (n, 2) of points that were placed on an X-ray's picture, wherever along their rays they lie."""
+    names, points = points_of(markups)
+    return names, camera_of(xray_node).project(transform_points(camera_from_world_of(xray_node), points))
+
+
 def show_projected(projected, xray_node):
     """Mark the points in view on the X-ray's picture: a locked point list under its transform. Returns the node."""
     node = xray_node.GetNodeReference(REFERENCE)
@@ -59,3 +69,75 @@ def show_projected(projected, xray_node):
             x, y, z = sdd * np.linalg.inv(camera.K) @ (u, v, 1.0)
             node.AddControlPoint((float(x), float(y), float(z)), name)
     return node
+
+
+def sample_landmarks(ct_node, segmentation_node, count=12):
+    """Points well apart on the bone's surface as a new point list, which moves with the CT.
+
+    Raises:
+        InputError: no bone, or fewer than one point.
+    """
+    points = surface_points(label_map_of(segmentation_node, ct_node), count)
+    name = slicer.mrmlScene.GenerateUniqueName(f"{ct_node.GetName()} landmarks")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetAndObserveTransformNodeID(ct_node.GetTransformNodeID())
+    for n, point in enumerate(points):
+        node.AddControlPointWorld(vtk.vtkVector3d(*map(float, point)), str(n + 1))
+    return node
+
+
+def attach_to_image(markups, xray_node):
+    """Let points that were placed on an X-ray's picture move with it from now on."""
+    if markups.GetTransformNodeID() == xray_node.GetTransformNodeID():
+        return
+    places = [markups.GetNthControlPointPositionWorld(n) for n in range(markups.GetNumberOfControlPoints())]
+    markups.SetAndObserveTransformNodeID(xray_node.GetTransformNodeID())
+    for n, place in enumerate(places):
+        markups.SetNthControlPointPositionWorld(n, place)
+
+
+def pairs_of(landmarks, image_landmarks, xray_node):
+    """Points of the same names on the CT and on an X-ray: names, (n, 3) world mm, (n, 2) pixels.
+
+    Raises:
+        InputError: a list is missing, or two points of one list have one name.
+    """
+    if landmarks is None or image_landmarks is None:
+        raise InputError("points on the CT and on the X-ray are needed, of the same names; choose both lists")
+    on_ct, on_image = points_of(landmarks), pixels_of(image_landmarks, xray_node)
+    for markups, (names, _) in ((landmarks, on_ct), (image_landmarks, on_image)):
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise InputError(f"'{markups.GetName()}' has several points named {doubled[0]!r}; give each its own name")
+    pixels = dict(zip(*on_image, strict=True))
+    both = [(name, point, pixels[name]) for name, point in zip(*on_ct, strict=True) if name in pixels]
+    names = tuple(name for name, _, _ in both)
+    return names, np.array([p for _, p, _ in both]).reshape(-1, 3), np.array([p for _, _, p in both]).reshape(-1, 2)
+
+
+def table_of(landmarks, xray_node, image_landmarks=None):
+    """One dictionary a landmark: name, world, pixel, in_view, and off_px and off_mm from the image's own point.
+
+    ``off_mm`` is across the beam at the landmark's depth.
+    """
+    projected = project_landmarks(landmarks, xray_node)
+    seen = {} if image_landmarks is None else dict(zip(*pixels_of(image_landmarks, xray_node), strict=True))
+    k_inverse = np.linalg.inv(camera_of(xray_node).K)
+    depths = transform_points(camera_from_world_of(xray_node), projected.points)[:, 2]
+    rows = []
+    for name, point, pixel, in_view, depth in zip(
+        projected.names, projected.points, projected.pixels, projected.in_view, depths, strict=True
+    ):
+        off = seen[name] - pixel if name in seen and np.isfinite(pixel).all() else None
+        rows.append(
+            {
+                "name": name,
+                "world": tuple(map(float, point)),
+                "pixel": tuple(map(float, pixel)),
+                "in_view": bool(in_view),
+                "off_px": None if off is None else float(np.linalg.norm(off)),
+                "off_mm": None if off is None else float(depth * np.linalg.norm(k_inverse[:2, :2] @ off)),
+            }
+        )
+    return rows

@@ -11,11 +11,14 @@ from .frustum import corners
 from .xray_nodes import camera_from_world_of, camera_of
 
 
-def look_from_source(xray_node, camera_node):
+def look_from_source(xray_node, camera_node, aspect=1.0):
     """Put a 3D view's camera at the source, upright on the picture, aimed at the image's centre.
 
     A scene's cameras know no off-axis principal point: they look at the middle of the picture, and the
     opening angle is that of its longer side, so that all of it is seen.
+
+    Args:
+        aspect: width of the view by its height; the opening angle of a scene's camera is the vertical one.
     """
     camera = camera_of(xray_node)
     world_from_camera = inverse(camera_from_world_of(xray_node))
@@ -26,7 +29,7 @@ def look_from_source(xray_node, camera_node):
     camera_node.SetPosition(*source)
     camera_node.SetFocalPoint(*focus)
     camera_node.SetViewUp(*(up / np.linalg.norm(up)))
-    half = 0.5 * max(np.linalg.norm(ends[0] - ends[3]), np.linalg.norm(ends[1] - ends[0]))
+    half = 0.5 / min(aspect, 1.0) * max(np.linalg.norm(ends[0] - ends[3]), np.linalg.norm(ends[1] - ends[0]))
     camera_node.SetViewAngle(float(np.degrees(2 * np.arctan(half / np.linalg.norm(middle)))))
     camera_node.ResetClippingRange()
 

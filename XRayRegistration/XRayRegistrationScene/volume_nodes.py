@@ -41,3 +41,12 @@ def set_volume(node, volume):
     node.SetIJKToRASMatrix(to_vtk(volume.ras_from_ijk))
     values = np.asarray(volume.values)
     slicer.util.updateVolumeFromArray(node, values.astype(np.uint8) if values.dtype == bool else values)
+
+
+def centre_of(node):
+    """(3,) world mm of a volume's middle; None where it holds no voxels."""
+    if node is None or node.GetImageData() is None:
+        return None
+    volume = volume_of(node)
+    last = np.array(volume.values.shape[::-1]) - 1.0
+    return volume.ras_from_ijk[:3, :3] @ (0.5 * last) + volume.ras_from_ijk[:3, 3]

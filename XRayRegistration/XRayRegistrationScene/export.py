@@ -1,0 +1,84 @@
+"""A registered X-ray as files that Slicer and others read."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+
+from XRayRegistrationLib.bone.model import build_bone_model
+from XRayRegistrationLib.commands.report_page import report_html
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.files.atomic import OutputFolder
+from XRayRegistrationLib.files.result_file import files_of_earlier_result, numbered, write_result
+from XRayRegistrationLib.files.volume_file import write_image
+from XRayRegistrationLib.pictures.write import write_pictures
+
+from . import landmark_nodes
+from .bone_nodes import label_map_of
+from .drr_nodes import drr_image
+from .registration import result_of, views_of_result
+from .volume_nodes import volume_of
+from .xray_nodes import prepared_xray
+
+
+def export_result(xray_node, folder, ct_node, segmentation_node=None, image_landmarks=None, backend="auto"):
+    """Write what a registration found.
+
+    - ``result.json``, ``ct_from_camera.tfm`` and ``.h5``, ``landmarks.mrk.json``: as the command line writes them.
+    - ``landmarks.csv``: on the CT, on the X-ray, and how far off.
+    - ``drr.nrrd`` (line integrals), ``drr.png``, ``overlay.png``; ``report.html`` with all of it.
+
+    Args:
+        xray_node: registered; of a rig, any of its views, and all are written.
+        folder: to write into; files of an earlier export there are replaced.
+        ct_node: that it was registered to.
+        segmentation_node: its bone, for the outlines; None finds it.
+        image_landmarks: points on the X-ray, to compare with.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: not registered, moved since, or the folder cannot be written. Nothing is half-written.
+    """
+    result = result_of(xray_node)
+    if result is None:
+        raise InputError(
+            f"the X-ray '{xray_node.GetName()}' stands at no result; register it, or go back to its result (Show result)"
+        )
+    nodes = views_of_result(result, xray_node)
+    ct = volume_of(ct_node)
+    model = build_bone_model(ct, bone="auto" if segmentation_node is None else label_map_of(segmentation_node, ct_node))
+    with OutputFolder(folder, "the folder") as out:
+        write_result(out, result)
+        write_pictures(out, result, [prepared_xray(node) for node in nodes], model, landmarks=bool(len(result.landmarks_ct)))
+        rows = []
+        for n, node in enumerate(nodes):
+            drr = drr_image(model.full, node, None, backend)
+            write_image(out.path(numbered("drr", n) + ".nrrd"), drr, result.views[n].camera.pixel_spacing_mm)
+            rows += _landmark_rows(result, n, node, image_landmarks if node is xray_node else None)
+        out.path("landmarks.csv").write_text(_csv(rows), encoding="utf-8")
+        out.path("report.html").write_text(report_html(result), encoding="utf-8")
+        return [str(path) for path in out.commit(remove=files_of_earlier_result(out.folder))]
+
+
+def _landmark_rows(result, n, node, image_landmarks):
+    compared = {}
+    if image_landmarks is not None:
+        compared = dict(zip(*landmark_nodes.pixels_of(image_landmarks, node), strict=True))
+    in_view = result.views[n].camera.in_view(result.landmarks_px_views[n])
+    for name, point, pixel, seen in zip(
+        result.landmark_names, result.landmarks_ct, result.landmarks_px_views[n], in_view, strict=True
+    ):
+        off = np.linalg.norm(compared[name] - pixel) if name in compared else ""
+        yield [n + 1, name, *point, *("" if np.isnan(x) else x for x in pixel), "yes" if seen else "no", off]
+
+
+def _csv(rows) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["view", "name", "r_mm", "a_mm", "s_mm", "column_px", "row_px", "in_view", "off_px"])
+    writer.writerows([[f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in rows])
+    return text.getvalue()

@@ -1,0 +1,129 @@
+"""Work in a process of its own, through a folder: hand over what it needs, watch, take in what it made.
+
+The scene is not touched before the result is there, so stopping it has nothing to restore.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import XRayRegistrationLib
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.files.request_folder import write_request
+from XRayRegistrationLib.files.result_file import read_result
+from XRayRegistrationLib.files.volume_file import write_ct_steps
+
+from .jobs import CANCELLED, DONE, FAILED, RUNNING, Progress
+
+_HANDED_OVER = 0.05  # of the whole, by when everything is written
+
+
+class FolderJob:
+    """A Job (see ``jobs``).
+
+    Args:
+        runner: a JobRunner.
+        hand_over: given the folder, a generator of steps that fills it.
+        command: given the folder, the arguments of the process.
+        take_in: given the folder, the job's result; an InputError from it is the job's failure.
+    """
+
+    def __init__(self, runner, hand_over, command, take_in) -> None:
+        self._runner, self._command, self._take_in = runner, command, take_in
+        self._folder = Path(tempfile.mkdtemp(prefix="xrayregistration-"))
+        self._progress = Progress(text="handing over")
+        self._writing = runner.start_steps(hand_over(self._folder))
+        self._working = None
+
+    def poll(self) -> Progress:
+        """Go on; returns within some tens of milliseconds."""
+        if self._progress.state != RUNNING:
+            return self._progress
+        try:
+            self._go_on()
+        except BaseException:
+            self._leave()
+            raise
+        if self._progress.state != RUNNING:
+            self._leave()
+        return self._progress
+
+    def cancel(self) -> Progress:
+        """Stop the process and remove what was handed over."""
+        if self._progress.state == RUNNING:
+            (self._working or self._writing).cancel()
+            self._progress = replace(self._progress, state=CANCELLED)
+            self._leave()
+        return self._progress
+
+    def _go_on(self) -> None:
+        told = (self._working or self._writing).poll()
+        if self._working is None:
+            self._progress = replace(told, fraction=_HANDED_OVER * told.fraction)
+            if told.state == DONE:
+                self._working = self._runner.start_process(self._command(self._folder), env=library_environment())
+                self._progress = replace(self._progress, state=RUNNING)
+            return
+        self._progress = replace(told, fraction=_HANDED_OVER + (1 - _HANDED_OVER) * told.fraction, result=None)
+        if told.state == DONE:
+            try:
+                self._progress.result = self._take_in(self._folder)
+            except InputError as error:
+                self._progress.state = FAILED
+                self._progress.message = f"The process ended without a usable result: {error}"
+
+    def _leave(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def registration_job(request, runner):
+    """A registration, whose result is the library's Result."""
+    return FolderJob(runner, lambda folder: write_request(folder, request), _registration, read_result)
+
+
+def training_job(method, ct, minutes, weights, runner):
+    """A training, whose result is the path of the weights; where they are there already it goes on from them.
+
+    Args:
+        method: a name in ``methods.METHODS``.
+        ct: Volume to train on.
+        minutes: at most.
+        weights: path of the safetensors file.
+    """
+    weights = Path(weights)
+    options = ["--minutes", f"{minutes:g}", "--out", str(weights), "--progress", "json"]
+
+    def command(folder):
+        return _library("train", method, "--ct", str(folder / "ct.nhdr"), *options, *(["--resume"] if weights.exists() else []))
+
+    def take_in(folder):
+        if not weights.exists():
+            raise InputError(f"no weights were written to {weights}; look at the log")
+        return weights
+
+    return FolderJob(runner, lambda folder: write_ct_steps(folder / "ct.nhdr", ct), command, take_in)
+
+
+def python_executable() -> str:
+    """The Python that runs the library: Slicer's own inside Slicer."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def library_environment() -> dict[str, str]:
+    """So that the process finds the library wherever this one found it."""
+    place = str(Path(XRayRegistrationLib.__file__).resolve().parents[1])
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": place if not before else place + os.pathsep + before}
+
+
+def _library(*words) -> list[str]:
+    return [python_executable(), "-m", "XRayRegistrationLib", *words]
+
+
+def _registration(folder) -> list[str]:
+    return _library("work", str(folder))
