@@ -1,0 +1,1 @@
+"""The extension's packaging, checked without Slicer: a stand-in for its CMake configuration, and lints."""
