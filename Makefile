@@ -5,6 +5,7 @@
 #   make test    all tests: library, Slicer scene (on slicer-core), and the default method with only numpy, scipy, SimpleITK, pydicom
 #   make lint    ruff and mypy
 #   make bench   our renderer and its peers, timed in one run
+#   make pictures  the Slicer panel and its views at every step, into pictures-out/
 #   make clean   remove the virtual environments
 #
 # PYTHON=python3.12      which Python to use
@@ -16,7 +17,7 @@ MINIMAL := .venv-minimal
 PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-warn-conflicts $(PIP_FLAGS)
 SPEC    := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-unit test-slicer test-minimal lint bench clean
+.PHONY: help demo test test-unit test-slicer test-minimal lint bench pictures clean
 .DELETE_ON_ERROR:
 
 help:
@@ -48,6 +49,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(VENV)/bin/python -m Testing.benchmarks.render $(ARGS)
+
+pictures: $(VENV)/.test
+	$(VENV)/bin/python -m Testing.slicer.pictures $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(MINIMAL)

@@ -7,10 +7,12 @@ import slicer
 import slicer.util
 import vtk
 
-from XRayRegistrationLib.drr.render import render
+from XRayRegistrationLib.drr.render import default_step_mm, render, resolve_backend
 
-from .xray_nodes import camera_from_world_of, camera_of
+from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of
 
+_PATIENT_AT = 0.7  # of the way to the detector
+_VOXELS = {False: 0.5, True: 1.0}  # by pixels at the patient, for a quick DRR; the plain renderer needs larger ones
 REFERENCE = "XRayRegistration.Drr"  # of the X-ray node to its DRR
 
 
@@ -20,14 +22,22 @@ def drr_image(attenuation, xray_node, largest_px=None, backend="auto"):
     Args:
         attenuation: drr.volume.AttenuationVolume, world RAS.
         xray_node: whose camera and pose are taken.
-        largest_px: longer side; None for every pixel of the X-ray. Fewer are quicker.
+        largest_px: longer side; None for every pixel of the X-ray. Fewer are quicker, and then voxels and samples
+            are no finer than the pixels need.
         backend: of the renderer.
     """
     camera = camera_of(xray_node)
     if largest_px is not None and max(camera.width, camera.height) > largest_px:
         scale = largest_px / max(camera.width, camera.height)
         camera = camera.resized(max(1, round(scale * camera.width)), max(1, round(scale * camera.height)))
-    return render(attenuation, camera, camera_from_world_of(xray_node), backend=backend)
+    step = None
+    if largest_px is not None:
+        at_patient = _PATIENT_AT * NOMINAL_SDD_MM / max(camera.K[0, 0], camera.K[1, 1])
+        if camera.source_detector_distance_mm is not None:
+            at_patient *= camera.source_detector_distance_mm / NOMINAL_SDD_MM
+        attenuation = attenuation.coarser(_VOXELS[resolve_backend(backend) == "scipy"] * at_patient)
+        step = 2 * default_step_mm(attenuation)
+    return render(attenuation, camera, camera_from_world_of(xray_node), backend=backend, step_mm=step)
 
 
 def update_drr(xray_node, image):

@@ -227,6 +227,7 @@ class ThreeDWidget(ViewWidget):
         bounds = self._renderer.ComputeVisiblePropBounds()
         if bounds[0] <= bounds[1]:
             self.cameraNode().SetFocalPoint(*((bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)))
+        self._renderer.ResetCameraClippingRange()
 
     def resetCamera(self, *_) -> None:
         self._open()
