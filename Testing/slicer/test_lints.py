@@ -117,7 +117,7 @@ def test_urls() -> None:
     [
         (r"/main/(\w+\.png)", r"/main/docs/\1", "is not in the repository"),
         (r"/main/(\w+\.png)", r"/develop/\1", "is of branch develop"),
-        (r"https://(raw\S+demo)", r"\1", "does not start with http"),
+        (r"https://(raw\S+panel)", r"\1", "does not start with http"),
         (r"raw.githubusercontent.com(\S+)/main/Res", r"github.com\1/blob/main/Res", "is a page"),
         (r"set\(EXTENSION_SCREENSHOTURLS", "# (", "no line set(EXTENSION_SCREENSHOTURLS"),
     ],
