@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 
 import slicer.util
 
 from XRayRegistrationLib.errors import InputError
 
+_REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 PYTORCH_EXTENSION = (
     "PyTorch is missing: install the extension PyTorch from Slicer's Extensions Manager, restart Slicer, and try again"
 )
@@ -53,8 +55,9 @@ def _ensure(name, why) -> None:
         if slicer.util.confirmOkCancelDisplay(f"{name} {why}. Install it now?", windowTitle="X-ray registration"):
             slicer.util.pip_install(name)
         return
+    listed = [one for one in packaging.load_requirements(str(_REQUIREMENTS)) if one.name == name]
     try:
-        packaging.pip_ensure([name], requester="XRayRegistration")
+        packaging.pip_ensure(listed or [name], requester="XRayRegistration")
     except Exception as error:  # pip's own; whatever it was, the user is told and can go on without
         raise InputError(f"{name} could not be installed ({error}); check the network, or choose another") from error
 
