@@ -22,7 +22,7 @@ from XRayRegistrationLib.request import Request, XRayRequest
 from XRayRegistrationLib.result import camera_from_dict, camera_to_dict, plain
 
 FORMAT = "xrayregistration-request"
-_PIECE_BYTES = 1 << 23
+_PIECE_BYTES = 1 << 21
 
 
 def write_request(folder: Path, request: Request) -> Generator[tuple[float, str], None, None]:

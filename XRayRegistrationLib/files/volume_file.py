@@ -14,7 +14,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.itk_file import RAS_FROM_LPS, quiet_stderr
 from XRayRegistrationLib.images.volume import Volume
 
-_PIECE_BYTES = 1 << 23
+_PIECE_BYTES = 1 << 21
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
