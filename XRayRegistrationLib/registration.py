@@ -21,7 +21,7 @@ from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.methods.base import Method, Prepared, Proposal
-from XRayRegistrationLib.result import Result
+from XRayRegistrationLib.result import Result, percentage
 from XRayRegistrationLib.result import View as ResultView
 from XRayRegistrationLib.similarity import SIMILARITIES
 from XRayRegistrationLib.solvers.problem import View
@@ -101,7 +101,7 @@ def register(
     points, names = _landmarks(landmarks, model)
     result = Result(
         status="success" if verdict.success else "failure",
-        message=_message(verdict, refined, start),
+        message=_message(verdict, refined, start, images),
         method=method,
         views=tuple(ResultView(x.camera, x.source, dict(x.provenance)) for x in images),
         camera_from_ct_views=rigs @ refined.rig_from_ct,
@@ -290,24 +290,29 @@ def _landmarks(landmarks: ArrayLike | None, model: BoneModel) -> tuple[Array, tu
     return points, tuple(str(n + 1) for n in range(len(points)))
 
 
-def _message(verdict: Verdict, refined: Refined, start: Any) -> str:
-    percent = f"{100 * verdict.probability:.0f} %" if verdict.probability < 0.995 else "over 99 %"
+def _message(verdict: Verdict, refined: Refined, start: Any, images: Sequence[XRay]) -> str:
+    percent = percentage(verdict.probability)
     if verdict.success:
         sigma = np.sqrt(np.maximum(np.diag(verdict.covariance), 0.0))
+        assumed = [
+            words
+            for name, words in (("source_detector_distance_mm", "source-detector distance"), ("pixel_spacing_mm", "pixel size"))
+            if any(x.provenance.get(name, "").startswith("assumed") for x in images)
+        ]
+        camera = "errors of the camera come on top" + (f" ({' and '.join(assumed)} assumed)" if assumed else "")
         return (
-            f"Registered: the pose is right with a probability of {percent}. Estimated precision: "
+            f"Registered: the pose is right with a probability of {percent}. Uncertainty from image noise alone: "
             f"{max(sigma[3], sigma[4]):.2f} mm in the image plane, {sigma[5]:.2f} mm in depth, "
-            f"{np.degrees(sigma[:3].max()):.2f} degrees."
+            f"{np.degrees(sigma[:3].max()):.2f} degrees; {camera}."
         )
-    percent = f"{100 * verdict.probability:.0f} %" if verdict.probability >= 0.005 else "under 1 %"
     way_out = (
         "name the view (AP, PA, lateral) or give a rough start pose"
         if isinstance(start, str) and start == "none"
         else "check that the start or view is right, or search without one"
     )
     return (
-        f"Not registered: the pose found has a probability of only {percent} of being right; do not use it. "
-        f"Check the distance and pixel size of the X-ray, that it shows this CT's bone, and its polarity; {way_out}."
+        f"Not registered: the probability that the pose found is right is {percent}; do not use it. Check the distance and "
+        f"pixel size of the X-ray, that it shows this CT's bone, its polarity, and that it is not mirrored; {way_out}."
     )
 
 

@@ -251,6 +251,15 @@ class Result:
             ) from error
 
 
+def percentage(probability: float) -> str:
+    """A probability for people: never 100 % or 0 %, which no test can promise."""
+    if probability > 0.99:
+        return "over 99 %"
+    if probability < 0.01:
+        return "under 1 %"
+    return f"{100 * probability:.0f} %"
+
+
 def camera_to_dict(camera: Camera) -> dict[str, Any]:
     """The camera as in ``camera.json``: width, height, K and what else is known."""
     out: dict[str, Any] = {"width": camera.width, "height": camera.height, "K": plain(camera.K)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from XRayRegistrationLib.result import Result
+from XRayRegistrationLib.result import Result, percentage
 
 GREEN, RED, AMBER = "#3ddc84", "#ff5c5c", "#ffc04d"
 
@@ -22,18 +22,10 @@ class Verdict:
 def verdict_of(result: Result) -> Verdict:
     """What to tell a clinician about a result: the headline never leaves the outcome to the colour alone."""
     percent = percentage(result.probability)
-    sentences = tuple(s for s in (result.message, result.ambiguity) if s)
+    # of a pose that is wrong, another one that looks like it says nothing
+    sentences = tuple(s for s in (result.message, result.ambiguity if result.ok else "") if s)
     if result.ok:
         colour = AMBER if result.ambiguity else GREEN
         return Verdict(f"✔ Registration accepted ({percent} sure)", colour, sentences)
     headline = f"✘ REGISTRATION FAILED, do not use this pose (probability that it is right: {percent})"
     return Verdict(headline, RED, sentences, ok=False)
-
-
-def percentage(probability: float) -> str:
-    """A probability for people: never 100 % or 0 %, which no test can promise."""
-    if probability > 0.99:
-        return "over 99 %"
-    if probability < 0.01:
-        return "under 1 %"
-    return f"{100 * probability:.0f} %"
