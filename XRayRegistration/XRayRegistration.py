@@ -188,14 +188,24 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._refreshing = True
         try:
+            if self.parameters.ct is None:
+                self.parameters.ct = volume_nodes.only_ct()
             if self.parameters.ct is not None:
                 self.logic.placeNewXRays(self.parameters.ct)
+            self._watch()
             for section in (self.ct, self.xrays, self.methods, self.results, self.training, self.run):
                 section.refresh()
             self.ui.demoButton.enabled = not self.busy
             self._follow()
         finally:
             self._refreshing = False
+
+    def _watch(self):
+        """A verdict holds for one place and one camera: whoever changes them changes the panel."""
+        for node in xray_nodes.xray_nodes():
+            for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent, vtk.vtkCommand.ModifiedEvent):
+                if not self.hasObserver(node, event, self._parameters_changed):
+                    self.addObserver(node, event, self._parameters_changed)
 
     def refresh_soon(self):
         """After the events that are under way; any number of calls until then are one."""
@@ -209,8 +219,8 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             layout.show()
         self.refresh()
         layout.centre_3d()
-        if self.xrays.chosen is not None:
-            self.live.show(self.xrays.chosen, self.parameters.overlay, self.parameters.opacity, layout.xray_slice_node())
+        if self.xrays.sound is not None:
+            self._show(self.xrays.sound)
             if arrange:
                 qt.QTimer.singleShot(0, self._fit)  # once the views have their sizes
 
@@ -223,7 +233,7 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.show_chosen()
 
     def _follow(self):
-        parameters, chosen = self.parameters, self.xrays.chosen
+        parameters, chosen = self.parameters, self.xrays.sound
         self.live.follow(
             chosen,
             parameters.ct if parameters.liveDrr else None,
@@ -232,12 +242,17 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.backend,
         )
         self.live.set_handles(chosen, parameters.handles)
-        if chosen is not None and self.live.is_shown(chosen):
-            self.live.show(chosen, parameters.overlay, parameters.opacity, layout.xray_slice_node())
+        if chosen is not None and self.live.is_shown_or_another(chosen, layout.xray_slice_node()):
+            self._show(chosen)
+
+    def _show(self, node):
+        # over an X-ray that stands anywhere a DRR would only be in the way
+        mode = "xray" if xray_nodes.stands_anywhere(node) else self.parameters.overlay
+        self.live.show(node, mode, self.parameters.opacity, layout.xray_slice_node())
 
     def _fit(self):
-        if self.xrays.chosen is not None and layout.xray_slice_node() is not None:
-            slice_views.fit(self.xrays.chosen, layout.xray_slice_node())
+        if self.xrays.sound is not None and layout.xray_slice_node() is not None:
+            slice_views.fit(self.xrays.sound, layout.xray_slice_node())
 
     def _use(self, parameters):
         if self.parameters is not None and self._gui is not None:
@@ -254,9 +269,11 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.refresh_soon()
 
     def _scene_closes(self, caller, event):
+        self.run.forget()
         if self.busy:
             self.run.cancel("Cancelled, for the scene was closed.")
-        self.training.close()
+        if self.training.busy:
+            self.training.cancel("Cancelled, for the scene was closed.")
         self._use(None)
 
     def _scene_changed(self, caller, event):
@@ -343,6 +360,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
             cArm: a name of cArms().
             sourceDetectorDistance: mm. pixelSpacing: (column, row) mm. principalPoint: (u, v) px.
         """
+        xray_nodes.check_xray(xrayNode)
         width, height, _depth = xrayNode.GetImageData().GetDimensions()
         if cameraFile is not None:
             camera = read_camera(cameraFile, (width, height))
@@ -364,17 +382,25 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
         """Let X-rays that nobody has placed yet see the CT from the front, so that there is something to look at."""
         centre = None
         for node in xray_nodes.xray_nodes():
-            if xray_nodes.stands_anywhere(node):
-                centre = volume_nodes.centre_of(ctNode) if centre is None else centre
-                if centre is not None:
-                    xray_nodes.face(node, centre)
+            try:
+                if xray_nodes.stands_anywhere(node):
+                    centre = volume_nodes.centre_of(ctNode) if centre is None else centre
+                    if centre is not None:
+                        xray_nodes.guess(node, centre)
+            except InputError:  # under a transform that is not rigid: registering it says so
+                continue
 
     def moveToView(self, xrayNode, ctNode, view):
         """Let an X-ray see the CT's centre from "ap", "pa", "lat-left" or "lat-right"."""
         xray_nodes.face(xrayNode, volume_nodes.centre_of(ctNode), view)
 
+    def mirrorXRay(self, xrayNode):
+        """Mirror an X-ray left to right, for one that is stored as seen from the other side; again takes it back."""
+        xray_nodes.mirror(xrayNode)
+
     def removeXRay(self, xrayNode):
         """Take an X-ray out of the scene, and all that hangs on it."""
+        xray_nodes.check_xray(xrayNode)
         sync.remove_dependents(xrayNode)
         slicer.mrmlScene.RemoveNode(xrayNode)
 
@@ -429,8 +455,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def undo(self, xrayNode):
         """Take a registration back: the X-ray returns to where it was, and its result is forgotten."""
-        poses.go_to(xrayNode, poses.START)
-        registration.forget_result(xrayNode)
+        registration.take_back(xrayNode)
 
     def renderDRR(self, ctNode, xrayNode, backend="auto", largestPixels=None):
         """Render the CT at an X-ray's pose as a volume that lies exactly on the X-ray. Returns the volume node.
@@ -454,6 +479,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def showOverlay(self, xrayNode, mode, sliceNode=None, opacity=0.5):
         """Lay "blend", "checkerboard", "edges", "drr" or "xray" (nothing) over an X-ray with a DRR in a slice view."""
+        xray_nodes.check_xray(xrayNode)
         return overlays.show_overlay(xrayNode, mode, [sliceNode] if sliceNode is not None else (), opacity)
 
     def viewFromSource(self, xrayNode):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import slicer.util
+from XRayRegistrationScene.volume_nodes import volume_of
 
-from .handlers import fill_combo, reported, silent
+from XRayRegistrationLib.errors import InputError
+
+from .handlers import fill_combo, reported, sentence
 
 
 class CTSection:
@@ -12,6 +15,7 @@ class CTSection:
 
     def __init__(self, panel) -> None:
         self.panel, self.ui = panel, panel.ui
+        self._ct = None  # id of the CT that was shown last
         self.ui.segmentButton.connect("clicked(bool)", self.find_bone)
         self.ui.sampleLandmarksButton.connect("clicked(bool)", self.sample_landmarks)
         self.ui.segmentComboBox.connect("currentIndexChanged(int)", self.choose_segment)
@@ -19,20 +23,35 @@ class CTSection:
     @property
     def missing(self) -> str:
         """What is still to be done, or ""."""
-        return "" if self.panel.parameters.ct is not None else "Choose the CT."
+        ct = self.panel.parameters.ct
+        if ct is None:
+            return "Choose the CT."
+        try:
+            volume_of(ct)
+        except InputError as error:
+            return sentence(str(error))
+        return ""
 
     def refresh(self) -> None:
         """Show what the scene holds."""
         parameters, ui = self.panel.parameters, self.ui
+        ct = None if parameters.ct is None else parameters.ct.GetID()
+        if self._ct is not None and ct != self._ct and _drawn_on_another(parameters.segmentation, parameters.ct):
+            parameters.segmentation = None  # it belongs to the CT before
+        self._ct = ct
         segmentation = parameters.segmentation
         segments = [("All segments", "")]
         if segmentation is not None:
             ids = segmentation.GetSegmentation().GetSegmentIDs()
             segments += [(segmentation.GetSegmentation().GetSegment(n).GetName(), n) for n in ids]
+        if parameters.segment not in [identity for _, identity in segments]:
+            parameters.segment = ""  # of another segmentation, or deleted
         fill_combo(ui.segmentComboBox, segments, parameters.segment)
-        ui.segmentComboBox.enabled = segmentation is not None
+        idle = not self.panel.busy
+        ui.segmentComboBox.enabled = idle and segmentation is not None
+        ui.ctSelector.enabled = ui.segmentationSelector.enabled = idle  # nothing is exchanged while it is registered
         ui.thresholdSpinBox.enabled = parameters.chooseThreshold
-        ui.segmentButton.enabled = ui.sampleLandmarksButton.enabled = parameters.ct is not None and not self.panel.busy
+        ui.segmentButton.enabled = ui.sampleLandmarksButton.enabled = parameters.ct is not None and idle
         ui.ctStatusLabel.text = self.missing or self._words(parameters)
 
     def choose_segment(self, index) -> None:
@@ -59,10 +78,7 @@ class CTSection:
             parameters.landmarks = self.panel.logic.sampleLandmarks(parameters.ct, parameters.segmentation)
 
     def _words(self, parameters) -> str:
-        image = parameters.ct.GetImageData()
-        if image is None:
-            return f"The volume '{parameters.ct.GetName()}' holds no voxels; choose another."
-        size = " x ".join(map(str, image.GetDimensions()))
+        size = " x ".join(map(str, parameters.ct.GetImageData().GetDimensions()))
         spacing = " x ".join(f"{s:.3g}" for s in parameters.ct.GetSpacing())
         if parameters.segmentation is None:
             bone = "its bone will be found"
@@ -72,8 +88,9 @@ class CTSection:
             bone = f"bone from '{parameters.segmentation.GetName()}'"
         return f"✓ {size} voxels of {spacing} mm; {bone}."
 
-    def set_idle(self, idle: bool) -> None:
-        """Nothing can be changed while a registration reads it."""
-        with silent():
-            for name in ("ctSelector", "segmentationSelector"):
-                getattr(self.ui, name).enabled = idle
+
+def _drawn_on_another(segmentation, ct) -> bool:
+    if segmentation is None:
+        return False
+    drawn_on = segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+    return drawn_on is not None and drawn_on is not ct

@@ -42,7 +42,12 @@ def silent(*widgets):
 
 
 def fill_combo(combo, entries, current) -> None:
-    """Entries (text, data), the one whose data is ``current`` chosen; the first where none is."""
+    """Entries (text, data), the one whose data is ``current`` chosen; the first where ``current`` says nothing.
+
+    A value that a scene of another version has brought is an entry too, so that it is seen and can be left.
+    """
+    if current and current not in [entry for _, entry in entries]:
+        entries = [*entries, (f"{current} (not in this version)", current)]
     with silent(combo):
         data = [entry for _, entry in entries]
         shown = [(combo.itemText(n), combo.itemData(n)) for n in range(combo.count)]

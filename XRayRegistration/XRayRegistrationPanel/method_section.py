@@ -19,7 +19,7 @@ NAMES = {
     "fixed_landmarks": "Fixed landmarks",
 }
 STARTS = (
-    ("Nothing is known", "none"),
+    ("Unknown (all views are searched)", "none"),
     ("From the front (AP)", "ap"),
     ("From the back (PA)", "pa"),
     ("Lateral, from the left", "lat-left"),
@@ -51,22 +51,36 @@ class MethodSection:
         ):
             combo.connect("currentIndexChanged(int)", lambda index, c=combo, f=field: self._choose(c, f))
         ui.landmarkStartButton.connect("clicked(bool)", self.move_to_landmarks)
-        ui.installNumbaButton.connect("clicked(bool)", self.install_numba)
+        ui.installButton.connect("clicked(bool)", self.install)
 
     @property
     def missing(self) -> str:
         """What is still to be done, or ""."""
         parameters = self.panel.parameters
+        for value, known in (
+            (parameters.method, METHODS),
+            (parameters.backend, [name for _, name in BACKENDS]),
+            (parameters.solver, [name for _, name in SOLVERS]),
+            (parameters.start, [name for _, name in STARTS]),
+        ):
+            if value not in known:
+                return f"This version has no '{value}'; choose another."
         method = METHODS[parameters.method]
         if method.status != "available":
-            return f"{NAMES[parameters.method]} comes in a later version; choose {NAMES['diffdrr']}."
-        packages = set(method.needs.packages) | set(_PACKAGES.get(parameters.backend, ()))
-        if parameters.solver == "cma_es":
-            packages.add("cma")
-        absent = [name for name in sorted(packages) if importlib.util.find_spec(name) is None]
-        if absent:
-            return f"{' and '.join(absent)} must be installed for this choice; or choose another renderer or optimiser."
+            return f"{NAMES.get(parameters.method, parameters.method)} comes in a later version; choose {NAMES['diffdrr']}."
+        if self.absent:
+            return f"This choice needs {' and '.join(self.absent)}: press Install (under Advanced), or choose another."
         return ""
+
+    @property
+    def absent(self) -> list:
+        """Packages that the present choice needs and that are not installed."""
+        parameters = self.panel.parameters
+        method = METHODS.get(parameters.method)
+        wanted = set(_PACKAGES.get(parameters.backend, ())) | set(() if method is None else method.needs.packages)
+        if parameters.solver == "cma_es":
+            wanted.add("cma")
+        return [name for name in sorted(wanted) if importlib.util.find_spec(name) is None]
 
     @property
     def options(self) -> dict:
@@ -97,7 +111,16 @@ class MethodSection:
         ready = self.panel.xrays.chosen is not None and None not in (parameters.landmarks, parameters.imageLandmarks)
         ui.landmarkStartButton.enabled = idle and ready
         ui.handlesCheckBox.enabled = ui.liveDrrCheckBox.enabled = self.panel.xrays.chosen is not None
-        ui.installNumbaButton.visible = importlib.util.find_spec("numba") is None
+        ui.landmarkStartButton.toolTip = (
+            "Move the X-ray to where the points on it and on the CT agree best. Takes at least four points of the same names."
+            if ready
+            else "Choose a point list on the CT (step 1, Landmarks) and one on the X-ray, at the left."
+        )
+        slow = importlib.util.find_spec("numba") is None
+        ui.installButton.visible = bool(self.absent) or slow
+        ui.installButton.text = f"Install {' and '.join(self.absent or ['numba'])}"
+        if slow and not self.missing and parameters.backend in ("auto", "scipy"):
+            ui.methodNeedsLabel.text += " Takes a minute or two here; about ten times less with numba (Advanced, Install)."
 
     @reported
     def move_to_landmarks(self) -> None:
@@ -105,13 +128,15 @@ class MethodSection:
         parameters = self.panel.parameters
         found = self.panel.logic.moveToLandmarks(self.panel.xrays.chosen, parameters.landmarks, parameters.imageLandmarks)
         parameters.start = "current"
-        text = f"The points agree to {found.rms_px:.1f} px (RMS)."
+        self.panel.results.look()
+        text = f"The points agree to {found.rms_px:.1f} px (RMS). Now press Register."
         slicer.util.infoDisplay(" ".join(filter(None, (text, found.warning))), windowTitle="X-ray registration")
 
     @reported
-    def install_numba(self) -> None:
-        """Ask, then install what makes it fast."""
-        self.panel.logic.install(("numba",), "makes registration about ten times faster")
+    def install(self) -> None:
+        """Ask, then install what is missing, or what makes it fast."""
+        why = "is needed for what was chosen" if self.absent else "makes registration about ten times faster"
+        self.panel.logic.install(tuple(self.absent) or ("numba",), why)
         self.panel.refresh_soon()
 
     def _choose(self, combo, field) -> None:
@@ -134,5 +159,5 @@ def needs_words(method) -> str:
         if asked
     ]
     wants += [f"the package {name}" for name in needs.packages]
-    needed = "Needs " + ", ".join(wants) + "." if wants else "Needs nothing: no training, no labels, no start, no install."
+    needed = "Needs " + ", ".join(wants) + "." if wants else "Needs nothing else."
     return f"{method.summary[:1].upper()}{method.summary[1:]}. {needed} ({method.reference})"

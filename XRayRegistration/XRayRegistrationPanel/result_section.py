@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import qt
 import slicer.util
-from XRayRegistrationScene import poses
+from XRayRegistrationScene import poses, xray_nodes
 from XRayRegistrationScene.registration import result_of
 
 from XRayRegistrationLib.pictures.verdict import verdict_of
@@ -29,10 +29,11 @@ class ResultSection:
 
     def __init__(self, panel) -> None:
         self.panel, self.ui = panel, panel.ui
+        self._from_source = False  # whether the 3D view was last brought to the X-ray's source
         ui = self.ui
         for table, columns in (
-            (ui.precisionTable, ("Standard deviation", "mm", "Degrees")),
-            (ui.landmarkTable, ("Name", "u, px", "v, px", "In view", "Off, px", "Off, mm")),
+            (ui.precisionTable, ("Uncertainty from image noise (1 SD)", "mm", "Degrees")),
+            (ui.landmarkTable, ("Name", "Column", "Row", "In view", "Miss px", "Miss mm")),
         ):
             table.setColumnCount(len(columns))
             table.setHorizontalHeaderLabels(list(columns))
@@ -54,10 +55,10 @@ class ResultSection:
 
     def refresh(self) -> None:
         """Show the result of the chosen X-ray."""
-        ui, node = self.ui, self.panel.xrays.chosen
+        ui, node = self.ui, self.panel.xrays.sound
         result = None if node is None else result_of(node)
         fill_combo(ui.overlayComboBox, list(OVERLAYS), self.panel.parameters.overlay)
-        ui.opacitySlider.enabled = self.panel.parameters.overlay == "blend"
+        ui.opacitySlider.enabled = node is not None and self.panel.parameters.overlay == "blend"
         kept = {} if node is None else poses.remembered(node)
         idle = not self.panel.busy
         ui.showStartButton.enabled = ui.undoButton.enabled = idle and poses.START in kept
@@ -65,15 +66,23 @@ class ResultSection:
         for name in ("overlayComboBox", "sourceViewButton", "layoutButton"):
             getattr(ui, name).enabled = node is not None
         ui.exportButton.enabled = idle and result is not None
-        self._show_verdict(node, result, poses.RESULT in kept)
-        self._show_precision(result)
-        self._show_landmarks(node)
+        other = self._other_ct(result)
+        self._show_verdict(None if other else result, poses.RESULT in kept, other)
+        self._show_precision(result if result is not None and result.ok and not other else None)
+        placed = node is not None and not xray_nodes.stands_anywhere(node)
+        self._show_landmarks(node if placed else None)
 
     def arrived(self, node) -> None:
         """A registration has ended: show it, from the source, where eyes tell soonest whether it is right."""
         self.panel.show_chosen()
-        if self.panel.parameters.segmentation is not None:
-            self.panel.logic.viewFromSource(node)
+        self._from_source = True
+        self.look()
+        reveal(self.ui.resultSection)
+
+    def look(self) -> None:
+        """From the source again, if the 3D view was last brought there: it does not move with the X-ray."""
+        if self._from_source and self.panel.xrays.sound is not None:
+            self.panel.logic.viewFromSource(self.panel.xrays.sound)
 
     def choose_overlay(self, index) -> None:
         """Blend, checkerboard, edges, DRR or nothing over the X-ray."""
@@ -86,34 +95,45 @@ class ResultSection:
         """The 3D view from the X-ray's source, with the bone to be seen on its shadow."""
         if self.panel.parameters.segmentation is None and self.panel.parameters.ct is not None and not self.panel.busy:
             self.panel.ct.find_bone()
-        self.panel.logic.viewFromSource(self.panel.xrays.chosen)
+        self._from_source = True
+        self.look()
 
     @reported
     def arrange(self) -> None:
         """X-ray with overlay, and 3D, side by side."""
+        self._from_source = False
         self.panel.show_chosen(arrange=True)
 
     @reported
     def show_start(self) -> None:
         """Where the X-ray was before."""
         poses.go_to(self.panel.xrays.chosen, poses.START)
+        self.look()
         self.panel.refresh_soon()
 
     @reported
     def show_result(self) -> None:
         """Where the registration found it to be."""
         poses.go_to(self.panel.xrays.chosen, poses.RESULT)
+        self.look()
         self.panel.refresh_soon()
 
     @reported
     def undo(self) -> None:
         """Take the registration back."""
         self.panel.logic.undo(self.panel.xrays.chosen)
+        self.look()
         self.panel.refresh_soon()
 
     @reported
     def export(self) -> None:
         """Ask for a folder and write the result there."""
+        result = result_of(self.panel.xrays.chosen)
+        if result is not None and not result.ok and not slicer.util.confirmOkCancelDisplay(
+            "This pose FAILED the check and must not be used. Export it all the same, marked as failed?",
+            windowTitle="X-ray registration",
+        ):
+            return
         folder = qt.QFileDialog.getExistingDirectory(self.panel.parent, "Export into a folder", "")
         if not folder:
             return
@@ -125,19 +145,30 @@ class ResultSection:
         slicer.util.showStatusMessage(f"{len(files)} files written to {folder}", 5000)
         self.ui.progressLabel.text = f"{len(files)} files written to {folder}."
 
-    def _show_verdict(self, node, result, moved: bool) -> None:
+    def _other_ct(self, result) -> str:
+        """The name of the CT that a result is of, where another one is chosen now."""
+        ct = self.panel.parameters.ct
+        return "" if result is None or ct is None or result.inputs.get("ct") == ct.GetName() else str(result.inputs.get("ct"))
+
+    def _show_verdict(self, result, changed: bool, other_ct: str) -> None:
         label, text = self.ui.verdictLabel, self.ui.verdictTextLabel
         if result is None:
             words = "Not registered yet."
-            if moved:
-                words = "Moved since it was registered: no verdict holds for this place. Show result goes back."
+            if other_ct:
+                words = f"Registered to '{other_ct}', which is not the CT that is chosen now: no verdict holds."
+            elif changed:
+                words = "Moved, or its camera changed, since it was registered: no verdict holds. Press Show result to go back, "
+                words += "or Register again."
             label.text, label.styleSheet, text.text = words, "", ""
             return
         verdict = verdict_of(result)
         colour = "#1b5e20" if verdict.ok and not result.ambiguity else "#8a5a00" if verdict.ok else "#b71c1c"
         label.text = verdict.headline
         label.styleSheet = f"color: white; background: {colour}; font-weight: bold; padding: 6px; border-radius: 4px"
-        text.text = " ".join(sentence(s) for s in verdict.sentences)
+        sentences = [sentence(s) for s in verdict.sentences]
+        if self.panel.parameters.segmentation is None:
+            sentences.append("Press View from the source: the bone must lie on its shadow.")
+        text.text = " ".join(sentences)
 
     def _show_precision(self, result) -> None:
         table = self.ui.precisionTable
@@ -146,8 +177,8 @@ class ResultSection:
         if deviations is None:
             return
         degrees, millimetres = deviations
-        rows = [(f"Place, {axis}", f"{mm:.3f}", "") for axis, mm in zip(_AXES, millimetres, strict=True)]
-        rows += [(f"Turn, {turn}", "", f"{deg:.3f}") for turn, deg in zip(_TURNS, degrees, strict=True)]
+        rows = [(f"Place, {axis}", f"{mm:.2f}", "") for axis, mm in zip(_AXES, millimetres, strict=True)]
+        rows += [(f"Turn, {turn}", "", f"{deg:.2f}") for turn, deg in zip(_TURNS, degrees, strict=True)]
         _fill(table, rows)
 
     def _show_landmarks(self, node) -> None:
@@ -162,6 +193,15 @@ class ResultSection:
         table.visible = bool(rows)
         if rows:
             _fill(table, rows)
+
+
+def reveal(widget) -> None:
+    """Scroll the panel so that a widget is seen."""
+    area = widget.parentWidget()
+    while area is not None and not area.inherits("QScrollArea"):
+        area = area.parentWidget()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
 
 
 def _fill(table, rows) -> None:

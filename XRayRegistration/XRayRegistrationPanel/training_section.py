@@ -11,6 +11,8 @@ from .handlers import fill_combo, reported, sentence
 from .method_section import NAMES
 from .run_section import POLL_MS, duration
 
+_KEPT = "What was learned so far is kept; Resume training goes on from there."
+
 
 class TrainingSection:
     """Args: panel, the module's widget."""
@@ -18,6 +20,7 @@ class TrainingSection:
     def __init__(self, panel) -> None:
         self.panel, self.ui = panel, panel.ui
         self.job = None
+        self._weights = None  # path of what is being trained
         self._words = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -49,8 +52,7 @@ class TrainingSection:
     def toggle(self, *arguments) -> None:
         """Train, or cancel."""
         if self.busy:
-            self.job.cancel()
-            self._end("Cancelled. What was learned so far is kept; Resume training goes on from there.")
+            self.cancel("Cancelled.")
         else:
             self.start()
 
@@ -58,6 +60,7 @@ class TrainingSection:
     def start(self) -> None:
         """Begin, or go on where an earlier training ended."""
         parameters = self.panel.parameters
+        self._weights = self.panel.logic.weightsPath(parameters.ct, self._method)
         self.job = self.panel.logic.startTraining(parameters.ct, self._method, parameters.trainingMinutes)
         self.ui.trainingProgressBar.value = 0
         self.ui.trainingProgressBar.visible = True
@@ -69,7 +72,11 @@ class TrainingSection:
         """Look how the training is doing."""
         if self.job is None:
             return
-        progress = self.job.poll()
+        try:
+            progress = self.job.poll()
+        except Exception:
+            self._end("Stopped by an error.")
+            raise
         if progress.state == DONE:
             self._end(f"Trained. The weights are in {progress.result}.")
         elif progress.state == FAILED:
@@ -77,14 +84,18 @@ class TrainingSection:
         elif progress.state == RUNNING:
             left = progress.seconds_left
             self.ui.trainingProgressBar.value = round(100 * progress.fraction)
-            self._words = sentence(progress.text)[:-1] + ("" if left is None else f"; about {duration(left)} left")
+            self._words = (sentence(progress.text)[:-1] or "Working") + ("" if left is None else f"; about {duration(left)} left")
             self.ui.trainingStatusLabel.text = self._words
+
+    def cancel(self, why: str) -> None:
+        """Stop within a second."""
+        self.job.cancel()
+        self._end(f"{why} {_KEPT if self._weights is not None and self._weights.exists() else 'Nothing was learned yet.'}")
 
     def close(self) -> None:
         """Leave nothing running."""
         if self.busy:
-            self.job.cancel()
-            self.job = None
+            self.cancel("Cancelled.")
         self._timer.stop()
 
     @property

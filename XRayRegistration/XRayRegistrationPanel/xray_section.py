@@ -9,14 +9,15 @@ from XRayRegistrationScene import xray_nodes
 from XRayRegistrationScene.registration import result_of
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.pictures.verdict import percentage
+from XRayRegistrationLib.result import percentage
 
-from .handlers import fill_combo, reported, silent
+from .handlers import fill_combo, reported, sentence, silent
 
 COLUMNS = ("Register", "X-ray", "Camera", "Pose")
 USE = "XRayRegistration.Use"  # attribute of an X-ray that is not to be registered: "0"
 FILES = "X-rays (*.dcm *.dicom *.ima *.png *.tif *.tiff *.jpg *.nrrd *.mha *.mhd *.nii *.nii.gz);;All files (*)"
 _POLARITIES = (("Automatic", "auto"), ("Bone is bright", "bone_bright"), ("Bone is dark", "bone_dark"))
+_ROW_PX, _HEADER_PX = 22, 28
 _MISSING, _ASSUMED = "#c62828", "#b26a00"
 
 
@@ -31,23 +32,22 @@ class XRaySection:
         table.setColumnCount(len(COLUMNS))
         table.setHorizontalHeaderLabels(list(COLUMNS))
         table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(22)
+        table.verticalHeader().setDefaultSectionSize(_ROW_PX)
         table.horizontalHeader().setSectionResizeMode(2, qt.QHeaderView.Stretch)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.setMinimumHeight(92)
-        table.setMaximumHeight(150)
         table.connect("itemChanged(QTableWidgetItem*)", self._ticked)
         table.connect("itemSelectionChanged()", self._selected)
         ui.importButton.connect("clicked(bool)", self.import_files)
         ui.useImageButton.connect("clicked(bool)", self.use_image)
         ui.imageSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.refresh())
+        ui.mirrorButton.connect("clicked(bool)", self.mirror)
         ui.removeXRayButton.connect("clicked(bool)", self.remove)
         ui.cameraFileButton.connect("clicked(bool)", self.load_camera)
         ui.carmComboBox.connect("activated(int)", self.choose_carm)
         for name in ("sdd", "columnSpacing", "rowSpacing"):
-            getattr(ui, f"{name}SpinBox").setSpecialValueText("not known")  # shown at the least value
+            getattr(ui, f"{name}SpinBox").setSpecialValueText(" ")  # not known; digits go in anywhere, into words they would not
         for name in ("sdd", "columnSpacing", "rowSpacing", "columnPoint", "rowPoint"):
             getattr(ui, f"{name}SpinBox").connect("editingFinished()", getattr(self, f"_edit_{_VALUE[name]}"))
         ui.polarityComboBox.connect("currentIndexChanged(int)", lambda index: self._edit_preparation())
@@ -64,6 +64,11 @@ class XRaySection:
         return node if node in nodes else (nodes[0] if nodes else None)
 
     @property
+    def sound(self):
+        """The chosen X-ray; None too where its geometry or a transform above it cannot be used."""
+        return None if self.chosen is None or problem_of(self.chosen) else self.chosen
+
+    @property
     def used(self) -> list:
         """The X-rays that are ticked."""
         return [node for node in xray_nodes.xray_nodes() if node.GetAttribute(USE) != "0"]
@@ -76,18 +81,16 @@ class XRaySection:
         if not self.used:
             return "Tick an X-ray."
         for node in self.used:
-            try:
-                if xray_nodes.missing_of(node):
-                    return f"Type in {_names(xray_nodes.missing_of(node))} of '{node.GetName()}', or choose its C-arm."
-                xray_nodes.camera_of(node)
-            except InputError as error:
-                return str(error)
+            if problem_of(node):
+                return problem_of(node)
+            if xray_nodes.missing_of(node):
+                return f"Type in {_names(xray_nodes.missing_of(node))} of '{node.GetName()}', or choose its C-arm."
         if self.panel.parameters.rig:
             if len(self.used) < 2:
                 return "Tick at least two X-rays of the rig, or untick that they share one pose."
             alone = [node.GetName() for node in self.used if xray_nodes.camera_of(node).camera_from_rig is None]
             if alone:
-                return f"Load the rig's camera file for '{alone[0]}'."
+                return f"Load the rig's camera file for '{alone[0]}': one that holds camera_from_rig, such as a MayaCam text."
         return ""
 
     def choose(self, node) -> None:
@@ -108,18 +111,56 @@ class XRaySection:
         ui.xrayBox.enabled = idle and chosen is not None
         if chosen is not None:
             self._fill_camera(chosen)
-        ui.xrayStatusLabel.text = self.missing or f"✓ {len(self.used)} of {len(nodes)} X-rays to register."
+        ui.xrayStatusLabel.text = self.missing or f"✓ {len(self.used)} of {len(nodes)} X-rays ticked."
 
     @reported
     def import_files(self) -> None:
         """Ask for files and read them; what cannot be read is said, and the others are there."""
+        failures, imported = [], None
         for path in qt.QFileDialog.getOpenFileNames(self.panel.parent, "Import X-rays", "", FILES) or ():
-            self.choose(self.panel.logic.importXRay(path))
+            try:
+                imported = self._import(path)
+            except InputError as error:
+                failures.append(sentence(str(error)))
+        if imported is not None:
+            self.choose(imported)
+            self.panel.show_chosen()
+        if failures:
+            raise InputError("\n".join(failures))
+
+    def _import(self, path):
+        """One file; of a run, the frame that the user names."""
+        node = self.panel.logic.importXRay(path)
+        told = xray_nodes.metadata_of(node)
+        frames, taken = told.get("number_of_frames", 1), told.get("frame", 0)
+        if frames > 1:
+            asked = f"{node.GetName()} has {frames} frames. Which one is to be registered (1 to {frames})?"
+            frame = qt.QInputDialog.getInt(self.panel.parent, "X-ray registration", asked, taken + 1, 1, frames) - 1
+            if frame != taken:
+                self.panel.logic.removeXRay(node)
+                node = self.panel.logic.importXRay(path, frame=frame)
+        return node
 
     @reported
     def use_image(self) -> None:
         """Make an X-ray of the chosen image."""
-        self.choose(self.panel.logic.useAsXRay(self.ui.imageSelector.currentNode()))
+        image, frame = self.ui.imageSelector.currentNode(), None
+        slices = image.GetImageData().GetDimensions()[2] if image is not None and image.GetImageData() else 1
+        if slices > 1:
+            asked = f"'{image.GetName()}' has {slices} slices. An X-ray is one image; a CT belongs in step 1."
+            if not slicer.util.confirmOkCancelDisplay(f"{asked} Take one of them as X-ray?", windowTitle="X-ray registration"):
+                return
+            which = f"Which one is to be registered (1 to {slices})?"
+            frame = qt.QInputDialog.getInt(self.panel.parent, "X-ray registration", which, 1 + slices // 2, 1, slices) - 1
+        self.choose(self.panel.logic.useAsXRay(image, frame=frame))
+        self.panel.show_chosen()
+
+    @reported
+    def mirror(self) -> None:
+        """Left to right, or back."""
+        if self.chosen is not None:
+            self.panel.logic.mirrorXRay(self.chosen)
+            self.panel.refresh_soon()
 
     @reported
     def remove(self) -> None:
@@ -154,13 +195,15 @@ class XRaySection:
     def _fill_table(self, nodes, chosen) -> None:
         table = self.ui.xrayTable
         table.setRowCount(len(nodes))
+        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(max(len(nodes), 2), 5))
         for row, node in enumerate(nodes):
             tick = qt.QTableWidgetItem()
             tick.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
             tick.setCheckState(qt.Qt.Checked if node.GetAttribute(USE) != "0" else qt.Qt.Unchecked)
             tick.setData(qt.Qt.UserRole, node.GetID())
             table.setItem(row, 0, tick)
-            origins = [origin for name, origin in xray_nodes.provenance_of(node).items() if name in _CAMERA_VALUES]
+            told = xray_nodes.provenance_of(node)
+            origins = [told[name] for name in _BOXES if name in told]  # the centre as principal point is no news
             state = next((word for word in ("missing", "assumed") if any(o.startswith(word) for o in origins)), "known")
             camera = qt.QTableWidgetItem({"missing": "values missing", "assumed": "known, some assumed"}.get(state, "known"))
             if state != "known":
@@ -283,12 +326,24 @@ _CAMERA_VALUES = {
 }
 
 
+def problem_of(node) -> str:
+    """Why an X-ray's geometry or place cannot be used, or ""."""
+    try:
+        xray_nodes.camera_of(node)
+        xray_nodes.camera_from_world_of(node)
+    except InputError as error:
+        return sentence(str(error))
+    return ""
+
+
 def _names(values) -> str:
     words = {"source_detector_distance_mm": "source to detector", "pixel_spacing_mm": "pixel size"}
     return " and ".join(words.get(v, v) for v in values)
 
 
 def _pose_words(node) -> str:
+    if problem_of(node):
+        return "cannot be used"
     result = result_of(node)
     if result is None:
         return "not registered"

@@ -65,17 +65,29 @@ class FolderJob:
         told = (self._working or self._writing).poll()
         if self._working is None:
             self._progress = replace(told, fraction=_HANDED_OVER * told.fraction)
-            if told.state == DONE:
-                self._working = self._runner.start_process(self._command(self._folder), env=library_environment())
+            if told.state == FAILED:
+                self._progress.message = f"the data could not be handed over: {told.message}; is the disk full?"
+            elif told.state == DONE:
                 self._progress = replace(self._progress, state=RUNNING)
+                self._start()
             return
-        self._progress = replace(told, fraction=_HANDED_OVER + (1 - _HANDED_OVER) * told.fraction, result=None)
+        fraction = _HANDED_OVER + (1 - _HANDED_OVER) * told.fraction
+        self._progress = replace(told, fraction=fraction, text=told.text or self._progress.text, result=None)
         if told.state == DONE:
             try:
                 self._progress.result = self._take_in(self._folder)
-            except InputError as error:
-                self._progress.state = FAILED
-                self._progress.message = f"The process ended without a usable result: {error}"
+            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+                why = _told(error, self._folder).split(";")[0]
+                self._fail(f"the process ended without a usable result ({why}); try again, and look at the log")
+
+    def _start(self) -> None:
+        try:
+            self._working = self._runner.start_process(self._command(self._folder), env=library_environment())
+        except OSError as error:
+            self._fail(f"the process could not be started: {error}")
+
+    def _fail(self, message) -> None:
+        self._progress.state, self._progress.message = FAILED, message
 
     def _leave(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -107,6 +119,12 @@ def training_job(method, ct, minutes, weights, runner):
         return weights
 
     return FolderJob(runner, lambda folder: write_ct_steps(folder / "ct.nhdr", ct), command, take_in)
+
+
+def _told(error, folder) -> str:
+    """One line without the temporary folder, which is gone by the time that someone reads it."""
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return first.replace(f"{folder}{os.sep}", "").replace(str(folder), "its folder")
 
 
 def python_executable() -> str:

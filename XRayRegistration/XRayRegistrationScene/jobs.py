@@ -6,6 +6,7 @@ itself. It ends in one of ``"done"``, ``"failed"`` and ``"cancelled"``; after th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -38,7 +39,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """At the speed so far; None while there is nothing to tell it from."""
-        if self.state != RUNNING or self.fraction < 0.05:
+        if self.state != RUNNING or self.fraction < 0.1:
             return None
         return self.seconds * (1.0 - self.fraction) / self.fraction
 
@@ -151,11 +152,10 @@ class ProcessJob:
         """Ask the process to stop, then kill it and its children."""
         if self._progress.state == RUNNING:
             self._signal(getattr(signal, "SIGINT", signal.SIGTERM) if os.name != "nt" else signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-                self._process.wait()
+            self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))  # children that did not listen, too
+            self._process.wait()
             self._join()
             self._take_in()
             self._progress.state = CANCELLED
@@ -200,6 +200,8 @@ class ProcessJob:
         try:
             told = json.loads(line)
             fraction, text = min(max(float(told["progress"]), 0.0), 1.0), str(told["text"])
+            if fraction != fraction:  # NaN, which JSON readers let through
+                return False
         except (ValueError, TypeError, KeyError):
             return False
         self._progress.fraction, self._progress.text = fraction, text

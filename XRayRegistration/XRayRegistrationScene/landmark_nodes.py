@@ -14,8 +14,11 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import transform_points
 
 from .bone_nodes import label_map_of
-from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of
+from .checks import check_node
+from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of, pose_node_of
 
+_PROJECTED, _PLACED = (1.0, 0.6, 0.1), (0.2, 0.9, 0.3)  # points of the CT on the image, and the user's own on it
+_LEAST_PAIRS = 4  # three leave up to four poses
 REFERENCE = "XRayRegistration.ProjectedLandmarks"  # of the X-ray node to the markups on its picture
 
 
@@ -30,8 +33,13 @@ class ProjectedLandmarks:
 
 
 def points_of(markups):
-    """Names and world positions (n, 3) of a point list's placed points."""
-    placed = [n for n in range(markups.GetNumberOfControlPoints()) if markups.GetNthControlPointPositionStatus(n) == 2]
+    """Names and world positions (n, 3) of a point list's placed points.
+
+    Raises:
+        InputError: no point list of the scene.
+    """
+    check_node(markups, "vtkMRMLMarkupsNode", "a point list")
+    placed = _placed(markups)
     positions = [markups.GetNthControlPointPositionWorld(n) for n in placed]
     return tuple(markups.GetNthControlPointLabel(n) for n in placed), np.array(positions, dtype=np.float64).reshape(-1, 3)
 
@@ -59,6 +67,8 @@ def show_projected(projected, xray_node):
         )
         node.CreateDefaultDisplayNodes()
         node.SetLocked(True)
+        node.GetDisplayNode().SetSelectedColor(*_PROJECTED)
+        node.GetDisplayNode().SetGlyphType(slicer.vtkMRMLMarkupsDisplayNode.Cross2D)
         xray_node.SetNodeReferenceID(REFERENCE, node.GetID())
     camera = camera_of(xray_node)
     sdd = camera.source_detector_distance_mm or NOMINAL_SDD_MM
@@ -77,6 +87,7 @@ def sample_landmarks(ct_node, segmentation_node, count=12):
     Raises:
         InputError: no bone, or fewer than one point.
     """
+    check_node(segmentation_node, "vtkMRMLSegmentationNode", "a segmentation")
     points = surface_points(label_map_of(segmentation_node, ct_node), count)
     name = slicer.mrmlScene.GenerateUniqueName(f"{ct_node.GetName()} landmarks")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
@@ -89,12 +100,15 @@ def sample_landmarks(ct_node, segmentation_node, count=12):
 
 def attach_to_image(markups, xray_node):
     """Let points that were placed on an X-ray's picture move with it from now on."""
+    pose_node_of(xray_node)  # one that somebody took from under its transform gets a new one to move with
     if markups.GetTransformNodeID() == xray_node.GetTransformNodeID():
         return
-    places = [markups.GetNthControlPointPositionWorld(n) for n in range(markups.GetNumberOfControlPoints())]
+    places = {n: markups.GetNthControlPointPositionWorld(n) for n in _placed(markups)}
     markups.SetAndObserveTransformNodeID(xray_node.GetTransformNodeID())
-    for n, place in enumerate(places):
+    for n, place in places.items():
         markups.SetNthControlPointPositionWorld(n, place)
+    if markups.GetDisplayNode() is not None:
+        markups.GetDisplayNode().SetSelectedColor(*_PLACED)
 
 
 def pairs_of(landmarks, image_landmarks, xray_node):
@@ -112,6 +126,14 @@ def pairs_of(landmarks, image_landmarks, xray_node):
             raise InputError(f"'{markups.GetName()}' has several points named {doubled[0]!r}; give each its own name")
     pixels = dict(zip(*on_image, strict=True))
     both = [(name, point, pixels[name]) for name, point in zip(*on_ct, strict=True) if name in pixels]
+    if len(both) < _LEAST_PAIRS:
+        alone = [name for name in on_image[0] if name not in on_ct[0]]
+        raise InputError(
+            f"{len(both)} points have the same name on the CT and on the X-ray"
+            + (f" ({', '.join(name for name, _, _ in both)})" if both else "")
+            + (f"; on the X-ray alone: {', '.join(alone)}" if alone else "")
+            + f"; give at least {_LEAST_PAIRS} points on the X-ray the names that they have on the CT"
+        )
     names = tuple(name for name, _, _ in both)
     return names, np.array([p for _, p, _ in both]).reshape(-1, 3), np.array([p for _, _, p in both]).reshape(-1, 2)
 
@@ -129,7 +151,9 @@ def table_of(landmarks, xray_node, image_landmarks=None):
     for name, point, pixel, in_view, depth in zip(
         projected.names, projected.points, projected.pixels, projected.in_view, depths, strict=True
     ):
-        off = seen[name] - pixel if name in seen and np.isfinite(pixel).all() else None
+        off = seen[name] - pixel if name in seen else None
+        if off is not None and not np.isfinite(off).all():
+            off = None  # one of the two lies behind the source
         rows.append(
             {
                 "name": name,
@@ -141,3 +165,9 @@ def table_of(landmarks, xray_node, image_landmarks=None):
             }
         )
     return rows
+
+
+def _placed(markups):
+    """Indices of the points that have a position."""
+    defined = slicer.vtkMRMLMarkupsNode.PositionDefined
+    return [n for n in range(markups.GetNumberOfControlPoints()) if markups.GetNthControlPointPositionStatus(n) == defined]

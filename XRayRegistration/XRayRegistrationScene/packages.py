@@ -59,7 +59,9 @@ def _ensure(name, why) -> None:
     try:
         packaging.pip_ensure(listed or [name], requester="XRayRegistration")
     except Exception as error:  # pip's own; whatever it was, the user is told and can go on without
-        raise InputError(f"{name} could not be installed ({error}); check the network, or choose another") from error
+        raise InputError(
+            f"{name} was not installed ({error}); agree to the installation and check the network, or choose another"
+        ) from error
 
 
 def _ensure_torch() -> None:

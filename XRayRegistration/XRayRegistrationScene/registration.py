@@ -23,7 +23,7 @@ from . import poses
 from .bone_nodes import label_map_of
 from .frustum import update_frustum
 from .landmark_nodes import points_of
-from .removal import remove_with_display
+from .removal import belongings, remove_with_display
 from .volume_nodes import volume_of
 from .xray_nodes import (
     RESULT,
@@ -31,11 +31,13 @@ from .xray_nodes import (
     camera_of,
     pose_node_of,
     request_of,
+    set_camera_from_rig,
     set_camera_from_world,
     share_pose,
     xray_nodes,
 )
 
+_APART = "XRayRegistration.Apart"  # of a view that a run brought under its rig's pose: where it stood, JSON
 CURRENT = "current"  # a start: the transform as it stands
 
 
@@ -91,9 +93,16 @@ def show(result, nodes):
 
     Returns:
         The transform node that was moved.
+
+    Raises:
+        InputError: a result of other X-rays, or a transform above that is not rigid. Nothing is changed then.
     """
     nodes = list(nodes)
-    pose = share_pose(nodes) if len(nodes) > 1 else pose_node_of(nodes[0])
+    if len(nodes) != len(result.camera_from_ct_views):
+        raise InputError(f"the result is of {len(result.camera_from_ct_views)} X-rays, not of {len(nodes)}; register again")
+    for node in nodes:
+        camera_from_world_of(node)  # may raise, before anything is moved
+    pose = _bring_together(nodes) if len(nodes) > 1 else pose_node_of(nodes[0])
     poses.remember(nodes[0], poses.START)
     set_camera_from_world(nodes[0], result.camera_from_ct_views[0])
     poses.remember(nodes[0], poses.RESULT)
@@ -107,16 +116,56 @@ def show(result, nodes):
     return pose
 
 
+def _bring_together(nodes):
+    """Put a rig's views under the first one's pose, and remember for each that stood elsewhere where it stood."""
+    pose, stood, hung = pose_node_of(nodes[0]), {}, {}
+    for node in nodes[1:]:
+        own = pose_node_of(node)
+        if own is not pose:
+            stood[node] = {"pose": own.GetName(), "camera_from_world": camera_from_world_of(node).tolist()}
+            hung[own.GetID()] = [own.GetNodeReference(RESULT), *belongings(own)]
+    share_pose(nodes)
+    for node in nodes:
+        node.SetAttribute(_APART, json.dumps(stood[node]) if node in stood else None)
+    for identity, things in hung.items():
+        if slicer.mrmlScene.GetNodeByID(identity) is None:  # no view stands there any more
+            for thing in things:
+                remove_with_display(thing)
+    return pose
+
+
 def result_of(xray_node):
-    """The Result that the X-ray's pose came from; None when there is none, or when the pose was moved since."""
+    """The Result that the X-ray's pose came from; None when there is none, or when pose or camera were changed since."""
     pose = pose_node_of(xray_node)
     text = pose.GetNodeReference(RESULT)
     if text is None or not text.GetText():
         return None
     result = Result.from_dict(json.loads(text.GetText()))
     camera_from_world = camera_from_world_of(xray_node)
-    moved = [np.abs(found - camera_from_world).max() for found in result.camera_from_ct_views]
-    return result if min(moved) < 1e-3 else None
+    camera = camera_of(xray_node)
+    for view, found in zip(result.views, result.camera_from_ct_views, strict=True):
+        same = (view.camera.width, view.camera.height) == (camera.width, camera.height)
+        if same and np.allclose(view.camera.K, camera.K, rtol=1e-6) and np.abs(found - camera_from_world).max() < 1e-3:
+            return result
+    return None
+
+
+def take_back(xray_node):
+    """Undo :func:`show`: the X-ray (of a rig: all its views) returns to where it was, and the result is dropped.
+
+    Raises:
+        InputError: there is nothing to go back to.
+    """
+    pose = pose_node_of(xray_node)
+    poses.go_to(xray_node, poses.START)
+    forget_result(xray_node)
+    for node in xray_nodes():
+        if node.GetAttribute(_APART) and pose_node_of(node) is pose:
+            stood = json.loads(node.GetAttribute(_APART))
+            set_camera_from_rig(node, camera_of(node).camera_from_rig)  # it leaves the others
+            set_camera_from_world(node, np.array(stood["camera_from_world"]))
+            pose_node_of(node).SetName(stood["pose"])
+            node.SetAttribute(_APART, None)
 
 
 def forget_result(xray_node):

@@ -15,9 +15,9 @@ from slicer.util import VTKObservationMixin
 
 from . import drr_nodes, frustum, landmark_nodes, overlays, slice_views
 from .removal import belongings, remove_with_display
-from .xray_nodes import POSE, RESULT, RIG_VIEW, ROLE, users_of
+from .xray_nodes import OPEN_FIELD, POSE, RESULT, RIG_VIEW, ROLE, users_of
 
-_DEPENDENTS = (overlays.REFERENCE, drr_nodes.REFERENCE, frustum.REFERENCE, landmark_nodes.REFERENCE)
+_DEPENDENTS = (overlays.REFERENCE, drr_nodes.REFERENCE, frustum.REFERENCE, landmark_nodes.REFERENCE, OPEN_FIELD)
 
 
 @dataclass

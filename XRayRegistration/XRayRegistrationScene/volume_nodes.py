@@ -10,18 +10,23 @@ import vtk
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.volume import Volume
 
+from .checks import check_node
 from .matrices import to_numpy, to_vtk, world_from_parent
+from .xray_nodes import ROLE, XRAY
 
 
 def volume_of(node):
     """The node's voxels where they stand in the world (RAS mm), parent transform included. The values are not copied.
 
     Raises:
-        InputError: no volume, no voxels, several components, or a transform that bends space.
+        InputError: no volume of the scene, an X-ray, no voxels, several components, or a transform that bends space.
     """
     if node is None:
         raise InputError("no CT is selected; choose a volume")
+    check_node(node, "vtkMRMLVolumeNode", "a CT volume")
     name = node.GetName()
+    if node.GetAttribute(ROLE) == XRAY:
+        raise InputError(f"'{name}' is an X-ray; allowed is a CT volume")
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
         raise InputError(f"the volume '{name}' holds no voxels; load its data or choose another")
@@ -44,9 +49,27 @@ def set_volume(node, volume):
 
 
 def centre_of(node):
-    """(3,) world mm of a volume's middle; None where it holds no voxels."""
-    if node is None or node.GetImageData() is None:
+    """(3,) world mm of a volume's middle; None where there is none, or it holds no voxels.
+
+    Raises:
+        InputError: as :func:`volume_of`, for what is no CT.
+    """
+    if node is None:
+        return None
+    check_node(node, "vtkMRMLVolumeNode", "a CT volume")
+    if node.GetImageData() is None:
         return None
     volume = volume_of(node)
     last = np.array(volume.values.shape[::-1]) - 1.0
     return volume.ras_from_ijk[:3, :3] @ (0.5 * last) + volume.ras_from_ijk[:3, 3]
+
+
+def only_ct():
+    """The scene's volume of several slices, where there is just one; else None."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    found = [
+        node
+        for node in nodes
+        if not node.IsA("vtkMRMLLabelMapVolumeNode") and node.GetImageData() and node.GetImageData().GetDimensions()[2] > 1
+    ]
+    return found[0] if len(found) == 1 else None

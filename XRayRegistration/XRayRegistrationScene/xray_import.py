@@ -11,9 +11,11 @@ import slicer.util
 from XRayRegistrationLib.errors import InputError, MissingGeometryError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.camera_file import check_camera_size, read_camera
+from XRayRegistrationLib.images.polarity import check_polarity
 from XRayRegistrationLib.images.xray_file import read_raw_xray
 
-from .xray_nodes import MISSING, NOMINAL_SDD_MM, add_xray
+from .checks import check_node
+from .xray_nodes import MISSING, NOMINAL_SDD_MM, ROLE, XRAY, add_xray
 
 _NOMINAL_WIDTH_MM = 300.0  # where no pixel size is known: the picture is drawn this wide
 
@@ -28,7 +30,7 @@ def import_xray(
         path: DICOM, PNG, TIFF, JPEG, NRRD or MHA.
         camera: Camera, or the path of camera.json or MayaCam text; None takes what the header states.
         frame: of a run, from 0; None is the middle one.
-        source_detector_distance_mm, pixel_spacing_mm: where the header is silent or wrong.
+        source_detector_distance_mm, pixel_spacing_mm: where the header is silent or wrong; not with a camera.
         polarity: "auto", "bone_bright" or "bone_dark".
         mask: look for collimator and saturation.
         name: of the node; None takes the file's.
@@ -38,11 +40,19 @@ def import_xray(
         be looked at, and registered once they are typed in.
 
     Raises:
-        InputError: unreadable, no X-ray, or a camera of another size. Nothing is added to the scene then.
+        InputError: unreadable, no X-ray, a camera of another size, or a value given twice. Nothing is added to the
+            scene then.
     """
+    if path is None:
+        raise InputError("there is no file to read; give the path of an X-ray")
+    check_polarity(polarity)
+    given = {"source_detector_distance_mm": source_detector_distance_mm, "pixel_spacing_mm": pixel_spacing_mm}
+    if camera is not None and any(value is not None for value in given.values()):
+        raise InputError(
+            "a camera file was given and also a distance or a pixel size, which it has already; give one or the other"
+        )
     if isinstance(camera, (str, Path)):
         camera = read_camera(camera)
-    given = {"source_detector_distance_mm": source_detector_distance_mm, "pixel_spacing_mm": pixel_spacing_mm}
     raw, missing = _read(path, camera, frame, given)
     provenance = {**raw.provenance, **dict.fromkeys(missing, f"{MISSING}: neither in the file nor given")}
     return add_xray(
@@ -66,10 +76,16 @@ def xray_from_volume(volume_node, camera=None, *, frame=None, polarity="auto", m
     """
     if volume_node is None:
         raise InputError("no image is chosen; choose a volume of one slice, or import a file")
+    check_node(volume_node, "vtkMRMLVolumeNode", "an image of the scene")
+    check_polarity(polarity)
     name = volume_node.GetName()
-    file = _dicom_file(volume_node)
-    if file is not None:
-        return import_xray(file, camera, frame=frame, polarity=polarity, mask=mask, name=f"{name} X-ray")
+    if volume_node.GetAttribute(ROLE) == XRAY:
+        raise InputError(f"'{name}' is an X-ray already; choose another image, or register this one")
+    files = _dicom_files(volume_node)
+    if files:
+        if len(files) > 1:  # one image each, in the order of the slices
+            files, frame = [files[_frame_of(frame, len(files), name)]], None
+        return import_xray(files[0], camera, frame=frame, polarity=polarity, mask=mask, name=f"{name} X-ray")
     if volume_node.GetImageData() is None:
         raise InputError(f"the image '{name}' holds no pixels; load its data or choose another")
     values = slicer.util.arrayFromVolume(volume_node)
@@ -77,14 +93,7 @@ def xray_from_volume(volume_node, camera=None, *, frame=None, polarity="auto", m
         if not (values[..., :3] == values[..., :1]).all():
             raise InputError(f"the image '{name}' is in colour; allowed is greyscale, convert it")
         values = values[..., 0]
-    if frame is None and len(values) > 1:
-        raise InputError(
-            f"the image '{name}' has {len(values)} slices, a run or a CT; allowed is one X-ray: name its frame, 0 to "
-            f"{len(values) - 1}"
-        )
-    if frame is not None and not 0 <= frame < len(values):
-        raise InputError(f"frame {frame} of '{name}' does not exist; allowed is 0 to {len(values) - 1}")
-    values = np.array(values[frame or 0])
+    values = np.array(values[_frame_of(frame, len(values), name)])
     if isinstance(camera, (str, Path)):
         camera = read_camera(camera)
     if camera is not None:
@@ -122,10 +131,21 @@ def _nominal_spacing(path):
     return _NOMINAL_WIDTH_MM / nominal.camera.width
 
 
-def _dicom_file(volume_node):
+def _frame_of(frame, count, name):
+    if frame is None and count > 1:
+        raise InputError(
+            f"the image '{name}' has {count} slices, a run or a CT; allowed is one X-ray: name its frame, 0 to {count - 1}"
+        )
+    if frame is not None and not 0 <= frame < count:
+        raise InputError(f"frame {frame} of '{name}' does not exist; allowed is 0 to {count - 1}")
+    return frame or 0
+
+
+def _dicom_files(volume_node):
+    """The files that a volume was loaded from, all of them or none."""
     uids = (volume_node.GetAttribute("DICOM.instanceUIDs") or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None:
-        return None
-    file = database.fileForInstance(uids[0])
-    return file if file and Path(file).exists() else None
+        return []
+    files = [database.fileForInstance(uid) for uid in uids]
+    return files if all(file and Path(file).exists() for file in files) else []

@@ -15,6 +15,7 @@ the node's attributes, and all of it is saved with the scene.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import slicer
@@ -28,6 +29,7 @@ from XRayRegistrationLib.geometry.rigid import inverse
 from XRayRegistrationLib.images.prepare import HeaderHints
 from XRayRegistrationLib.request import XRayRequest
 
+from .checks import check_node
 from .matrices import camera_from_world, set_world_from_node, to_numpy, to_vtk
 
 ROLE = "XRayRegistration.Role"  # attribute that says what a node is to this module
@@ -70,7 +72,6 @@ def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True, 
         )
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.SetAttribute(ROLE, XRAY)
-    node.SetAttribute(_ANYWHERE, "1")
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(values[None]))
     node.CreateDefaultDisplayNodes()
     _set_window(node, values)
@@ -83,6 +84,7 @@ def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True, 
         pose = view
     node.SetAndObserveTransformNodeID(pose.GetID())
     set_camera(node, camera, provenance or {})
+    node.SetAttribute(_ANYWHERE, json.dumps(camera_from_world_of(node).tolist()))
     set_preparation(node, polarity, mask)
     _set_header(node, header or HeaderHints())
     node.SetAttribute(_METADATA, json.dumps(metadata or {}))
@@ -91,9 +93,14 @@ def add_xray(values, camera, name, provenance=None, polarity="auto", mask=True, 
 
 def stands_anywhere(node):
     """Whether nobody has said yet where the X-ray is: neither a hand, a start nor a registration."""
-    return node.GetAttribute(_ANYWHERE) is not None and np.allclose(
-        camera_from_world_of(node), inverse(_facing_the_origin(camera_of(node))), atol=1e-6
-    )
+    guessed = node.GetAttribute(_ANYWHERE)
+    return guessed is not None and np.allclose(camera_from_world_of(node), json.loads(guessed), atol=1e-6)
+
+
+def guess(node, centre_world):
+    """Let an X-ray that stands anywhere see a point from the front; it still counts as standing anywhere."""
+    face(node, centre_world)
+    node.SetAttribute(_ANYWHERE, json.dumps(camera_from_world_of(node).tolist()))
 
 
 def face(node, centre_world, view="ap"):
@@ -102,7 +109,13 @@ def face(node, centre_world, view="ap"):
     Args:
         centre_world: (3,) mm, such as the CT's centre.
         view: "ap", "pa", "lat-left" or "lat-right".
+
+    Raises:
+        InputError: no X-ray, no point, or another view.
     """
+    check_xray(node)
+    if centre_world is None:
+        raise InputError("there is nothing to look at; choose a CT that holds voxels")
     sdd = camera_of(node).source_detector_distance_mm or NOMINAL_SDD_MM
     set_camera_from_world(node, named_view(view, centre_world, 0.7 * sdd))
     node.SetAttribute(_ANYWHERE, None)
@@ -133,7 +146,7 @@ def camera_of(node):
     Raises:
         InputError: not an X-ray of this module, or its geometry was changed into no detector.
     """
-    _check_role(node)
+    check_xray(node)
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     camera_from_ijk = to_numpy(matrix)
@@ -145,11 +158,21 @@ def camera_of(node):
             f"the geometry of '{node.GetName()}' is no detector facing its source; do not edit the volume's own spacing, "
             "origin or directions: edit the X-ray's camera in the panel, and its pose by its transform"
         )
-    width, height, _ = node.GetImageData().GetDimensions()
+    width, height = size_of(node)
     cx, cy = -camera_from_ijk[0, 3] / sx, -camera_from_ijk[1, 3] / sy
     k = np.array([[sdd / sx, 0.0, cx], [0.0, sdd / sy, cy], [0.0, 0.0, 1.0]])
     known = node.GetAttribute(_SDD_KNOWN) is not None
     return Camera(width, height, k, float(sdd) if known else None, _camera_from_rig(node))
+
+
+def size_of(node):
+    """(width, height) in pixels.
+
+    Raises:
+        InputError: not an X-ray of this module.
+    """
+    check_xray(node)
+    return node.GetImageData().GetDimensions()[:2]
 
 
 def provenance_of(node):
@@ -161,6 +184,24 @@ def set_preparation(node, polarity="auto", mask=True):
     """How the pixels are to be read: "auto", "bone_bright" or "bone_dark", and whether to look for a mask."""
     node.SetAttribute(_POLARITY, polarity)
     node.SetAttribute(_MASK, "auto" if mask else "none")
+
+
+def mirror(node):
+    """Mirror an X-ray left to right, in place: for one that is stored as seen from the other side. Again takes it back."""
+    camera, provenance = camera_of(node), provenance_of(node)
+    slicer.util.arrayFromVolume(node)[:] = slicer.util.arrayFromVolume(node)[..., ::-1].copy()
+    slicer.util.arrayFromVolumeModified(node)
+    field = node.GetNodeReference(OPEN_FIELD)
+    if field is not None:
+        slicer.util.arrayFromVolume(field)[:] = slicer.util.arrayFromVolume(field)[..., ::-1].copy()
+        slicer.util.arrayFromVolumeModified(field)
+    k = camera.K.copy()
+    k[0, 2] = camera.width - 1 - k[0, 2]
+    if provenance.pop("mirror", "").startswith("given"):
+        pass  # taken back
+    else:
+        provenance["mirror"] = "given: mirrored left to right"
+    set_camera(node, replace(camera, K=k), provenance)
 
 
 def preparation_of(node):
@@ -181,34 +222,41 @@ def missing_of(node):
 def set_camera_values(node, source_detector_distance_mm=None, pixel_spacing_mm=None, principal_point_px=None):
     """Replace single values of a camera, by hand; the others stay, and each changed one is marked as given.
 
+    The rays of a calibrated camera whose file has K and no distance stay as well: a distance then tells the size of
+    its pixels, and the size of its pixels the distance. Both together are a new camera.
+
     Args:
         node: an X-ray.
         source_detector_distance_mm: positive.
-        pixel_spacing_mm: (column, row) on the detector.
+        pixel_spacing_mm: (column, row) on the detector, or one number for both.
         principal_point_px: (u, v).
 
     Raises:
-        InputError: a value that cannot be.
+        InputError: a value that cannot be. Nothing is changed then.
     """
     camera, provenance = camera_of(node), provenance_of(node)
-    sdd = camera.source_detector_distance_mm or NOMINAL_SDD_MM
-    spacing = (sdd / camera.K[0, 0], sdd / camera.K[1, 1])
-    point = (camera.K[0, 2], camera.K[1, 2])
-    given = {
-        "source_detector_distance_mm": source_detector_distance_mm,
-        "pixel_spacing_mm": pixel_spacing_mm,
-        "principal_point_px": principal_point_px,
-    }
-    changed = Camera.from_spacing(
-        camera.width,
-        camera.height,
-        pixel_spacing_mm or spacing,
-        source_detector_distance_mm or sdd,
-        principal_point_px or point,
-        camera.camera_from_rig,
-    )
-    provenance.pop("camera", None)
-    set_camera(node, changed, {**provenance, **{name: "given" for name, value in given.items() if value is not None}})
+    distance = _numbers(source_detector_distance_mm, 1, "the source-detector distance", "a positive length in mm")
+    spacing = _numbers(pixel_spacing_mm, 2, "the pixel size", "one or two positive lengths in mm")
+    point = _numbers(principal_point_px, 2, "the principal point", "two numbers of pixels, (u, v)", least=-np.inf)
+    given = {"source_detector_distance_mm": distance, "pixel_spacing_mm": spacing, "principal_point_px": point}
+    given = {name: "given" for name, value in given.items() if value is not None}
+    (fx, _, cx), (_, fy, cy), _ = camera.K
+    cx, cy = (cx, cy) if point is None else point
+    sdd = camera.source_detector_distance_mm
+    # a distance that was added to a calibrated K may be corrected without touching K again
+    calibrated = sdd is None or ("camera" in provenance and provenance.get("source_detector_distance_mm") == "given")
+    if spacing is None and calibrated:
+        sdd = sdd if distance is None else distance[0]
+    else:
+        if distance is not None:
+            new = distance[0]
+        else:
+            new = fx * spacing[0] if sdd is None else sdd
+        sx, sy = (sdd / fx, sdd / fy) if spacing is None else spacing
+        fx, fy, sdd = new / sx, new / sy, new
+        provenance.pop("camera", None)
+    k = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    set_camera(node, Camera(camera.width, camera.height, k, sdd, camera.camera_from_rig), {**provenance, **given})
 
 
 def request_of(node):
@@ -258,7 +306,7 @@ def camera_from_world_of(node):
 
 def pose_node_of(node):
     """The transform that a registration sets: ``ct_from_camera``, or of a view in a rig ``ct_from_rig``."""
-    _check_role(node)
+    check_xray(node)
     parent = node.GetParentTransformNode()
     if parent is not None and parent.GetAttribute(ROLE) == RIG_VIEW:
         parent = parent.GetParentTransformNode()
@@ -324,6 +372,14 @@ def share_pose(nodes):
     return shared
 
 
+def check_xray(node):
+    """Raise InputError unless this is an X-ray of the module, in the scene."""
+    wanted = "an X-ray of this module: import it as one first (logic.importXRay)"
+    check_node(node, "vtkMRMLScalarVolumeNode", wanted)
+    if node.GetAttribute(ROLE) != XRAY:
+        raise InputError(f"'{node.GetName()}' is not an X-ray of this module; import it as one first (logic.importXRay)")
+
+
 def users_of(transform_node):
     """Nodes that stand directly under a transform."""
     nodes = slicer.util.getNodesByClass("vtkMRMLTransformableNode")
@@ -377,8 +433,17 @@ def _facing_the_origin(camera):
     return inverse(named_view("ap", (0.0, 0.0, 0.0), 0.7 * sdd))
 
 
-def _check_role(node):
-    if node is None or node.GetAttribute(ROLE) != XRAY:
-        name = "no node" if node is None else f"'{node.GetName()}'"
-        raise InputError(f"{name} is not an X-ray of this module; import it as one first (logic.importXRay)")
+def _numbers(values, count, what, allowed, least=0.0):
+    """(count,) floats above ``least``, one standing for all where they are lengths; None of None."""
+    if values is None:
+        return None
+    try:
+        found = np.asarray(values, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if len(found) == 1 and least == 0.0:
+        found = np.repeat(found, count)
+    if len(found) != count or not np.isfinite(found).all() or (found <= least).any():
+        raise InputError(f"{what} is {values!r}; allowed is {allowed}")
+    return tuple(map(float, found))
 

@@ -102,12 +102,13 @@ def read_request(folder: Path) -> Request:
 
 
 def _pieces(path: Path, array: NDArray[Any]) -> Iterator[int]:
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=array.dtype, shape=array.shape)
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     rows = max(1, _PIECE_BYTES // max(1, array.nbytes // len(array)))
-    for begin in range(0, len(array), rows):
-        out[begin : begin + rows] = array[begin : begin + rows]
-        yield array[begin : begin + rows].nbytes
-    out.flush()
+    with open(path, "wb") as stream:  # no memory map: on a full disk that would kill this process
+        np.lib.format.write_array_header_1_0(stream, header)
+        for begin in range(0, len(array), rows):
+            stream.write(np.ascontiguousarray(array[begin : begin + rows]).data)
+            yield array[begin : begin + rows].nbytes
 
 
 def _volume(folder: Path, name: str, told: dict[str, Any]) -> Volume:

@@ -92,7 +92,7 @@ def install_dialogs(app) -> None:
     def given(default=""):
         def call(parent=None, title="", label="", *rest):
             said("input", label)
-            return take(app.answers, default)
+            return take(app.answers, rest[0] if rest and default == 0 else default)
 
         return staticmethod(call)
 
