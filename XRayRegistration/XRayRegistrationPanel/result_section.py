@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import qt
 import slicer.util
-from XRayRegistrationScene import poses, xray_nodes
+from XRayRegistrationScene import layout, poses, xray_nodes
 from XRayRegistrationScene.registration import result_of
 
 from XRayRegistrationLib.pictures.verdict import verdict_of
@@ -81,7 +81,7 @@ class ResultSection:
 
     def look(self) -> None:
         """From the source again, if the 3D view was last brought there: it does not move with the X-ray."""
-        if self._from_source and self.panel.xrays.sound is not None:
+        if self._from_source and self.panel.xrays.sound is not None and layout.camera_node() is not None:
             self.panel.logic.viewFromSource(self.panel.xrays.sound)
 
     def choose_overlay(self, index) -> None:

@@ -166,7 +166,7 @@ class RunSection:
     def _take_in(self, result) -> None:
         nodes = [_node(identity) for identity in self._nodes]
         try:
-            self.panel.logic.showResult(result, nodes)
+            self.panel.logic.showResult(result, nodes, _node(self._settings["ctNode"]))
         except XRayRegistrationError as error:
             self._fail(str(error))
             return

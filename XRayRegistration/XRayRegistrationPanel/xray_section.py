@@ -307,7 +307,8 @@ class XRaySection:
         }[name]
         typed = value if isinstance(value, tuple) else (value,)
         same = all(abs(a - b) <= digits for a, b in zip(typed, before, strict=True))
-        if same and key not in xray_nodes.missing_of(self.chosen):
+        unknown = name == "sourceDetectorDistance" and camera.source_detector_distance_mm is None
+        if same and not unknown and key not in xray_nodes.missing_of(self.chosen):
             return  # left again without a change: it keeps its digits and its origin
         self.panel.logic.setCamera(self.chosen, **values)
         self.panel.refresh_soon()

@@ -10,6 +10,7 @@ from XRayRegistrationLib.bone.segmentation import segment_bone
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.volume import Volume
 
+from .checks import check_node
 from .volume_nodes import volume_of
 
 SEGMENT = "Bone"
@@ -57,6 +58,7 @@ def label_map_of(segmentation_node, ct_node, segments=None):
     Raises:
         InputError: no segment of that name, or nothing in those that lies in the CT.
     """
+    check_node(segmentation_node, "vtkMRMLSegmentationNode", "a segmentation")
     segmentation = segmentation_node.GetSegmentation()
     ids = list(segmentation.GetSegmentIDs())
     names = [segmentation.GetSegment(n).GetName() for n in ids]

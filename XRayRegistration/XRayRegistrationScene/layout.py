@@ -41,9 +41,9 @@ def show():
 
 def centre_3d():
     """Bring what is in the scene into the 3D view."""
-    manager = slicer.app.layoutManager()
-    if manager is not None and manager.threeDViewCount:
-        manager.threeDWidget(0).threeDView().resetFocalPoint()
+    view = _view_3d()
+    if view is not None:
+        view.resetFocalPoint()
 
 
 def xray_slice_node():
@@ -54,15 +54,20 @@ def xray_slice_node():
 
 
 def camera_node():
-    """The camera of the first 3D view."""
-    view = slicer.app.layoutManager().threeDWidget(0).threeDView()
-    return slicer.modules.cameras.logic().GetViewActiveCameraNode(view.mrmlViewNode())
+    """The camera of the first 3D view; None where there is none."""
+    view = _view_3d()
+    return None if view is None else slicer.modules.cameras.logic().GetViewActiveCameraNode(view.mrmlViewNode())
 
 
 def aspect():
     """Width by height of the first 3D view."""
-    view = slicer.app.layoutManager().threeDWidget(0).threeDView()
-    return view.width / max(view.height, 1)
+    view = _view_3d()
+    return 1.0 if view is None else view.width / max(view.height, 1)
+
+
+def _view_3d():
+    manager = slicer.app.layoutManager()
+    return manager.threeDWidget(0).threeDView() if manager is not None and manager.threeDViewCount else None
 
 
 def _layout_node():

@@ -15,7 +15,7 @@ import slicer.util
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.json_file import json_text
 from XRayRegistrationLib.geometry.rigid import inverse
-from XRayRegistrationLib.methods import METHODS
+from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.request import Request
 from XRayRegistrationLib.result import Result
 
@@ -23,8 +23,9 @@ from . import poses
 from .bone_nodes import label_map_of
 from .frustum import update_frustum
 from .landmark_nodes import points_of
+from .matrices import world_from_parent
 from .removal import belongings, remove_with_display
-from .volume_nodes import volume_of
+from .volume_nodes import ras_from_ijk_of, volume_of
 from .xray_nodes import (
     RESULT,
     camera_from_world_of,
@@ -38,6 +39,7 @@ from .xray_nodes import (
 )
 
 _APART = "XRayRegistration.Apart"  # of a view that a run brought under its rig's pose: where it stood, JSON
+_CT = "XRayRegistration.CT"  # reference of a kept result to its CT, and attribute: where that lay, JSON (4, 4)
 CURRENT = "current"  # a start: the transform as it stands
 
 
@@ -64,7 +66,7 @@ def gather(
     nodes = list(nodes)
     if not nodes:
         raise InputError("no X-ray is chosen; import one, or choose one of the scene")
-    METHODS[method].options(options)  # a planned method, or an unknown option
+    get_method(method).options(options)  # a planned method, or an unknown option
     if isinstance(start, str) and start == CURRENT:
         camera = camera_of(nodes[0])
         rig_from_camera = np.eye(4) if camera.camera_from_rig is None else inverse(camera.camera_from_rig)
@@ -85,11 +87,16 @@ def gather(
     )
 
 
-def show(result, nodes):
+def show(result, nodes, ct_node=None):
     """Move the X-rays to the pose that was found, draw their beams, and keep the result with the scene.
 
     Where they stood before is remembered as ``poses.START``, where they stand now as ``poses.RESULT``. A pose
     that the check does not believe is shown too, and marked: the caller says so.
+
+    Args:
+        result: the library's.
+        nodes: the X-rays, in the order of its views.
+        ct_node: that it is of; the result then holds only while the CT stays where it is.
 
     Returns:
         The transform node that was moved.
@@ -113,6 +120,8 @@ def show(result, nodes):
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{pose.GetName()} result")
         pose.SetNodeReferenceID(RESULT, text.GetID())
     text.SetText(json_text(result.to_dict()))
+    text.SetNodeReferenceID(_CT, None if ct_node is None else ct_node.GetID())
+    text.SetAttribute(_CT, None if ct_node is None else json.dumps(volume_of(ct_node).ras_from_ijk.tolist()))
     return pose
 
 
@@ -135,13 +144,18 @@ def _bring_together(nodes):
 
 
 def result_of(xray_node):
-    """The Result that the X-ray's pose came from; None when there is none, or when pose or camera were changed since."""
+    """The Result that the X-ray's pose came from; None when there is none, or pose, camera or CT were moved since."""
     pose = pose_node_of(xray_node)
     text = pose.GetNodeReference(RESULT)
     if text is None or not text.GetText():
         return None
     result = Result.from_dict(json.loads(text.GetText()))
     camera_from_world = camera_from_world_of(xray_node)
+    ct_node = text.GetNodeReference(_CT)
+    if ct_node is not None and ct_node.GetImageData() is not None:
+        place = world_from_parent(ct_node.GetParentTransformNode(), "the CT") @ ras_from_ijk_of(ct_node)
+        if not np.allclose(place, json.loads(text.GetAttribute(_CT)), atol=1e-3):
+            return None
     camera = camera_of(xray_node)
     for view, found in zip(result.views, result.camera_from_ct_views, strict=True):
         same = (view.camera.width, view.camera.height) == (camera.width, camera.height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import inverse, transform_points
 
 from .frustum import corners
@@ -20,6 +21,8 @@ def look_from_source(xray_node, camera_node, aspect=1.0):
     Args:
         aspect: width of the view by its height; the opening angle of a scene's camera is the vertical one.
     """
+    if camera_node is None:
+        raise InputError("there is no 3D view to look with; choose a layout that has one (Arrange views)")
     camera = camera_of(xray_node)
     world_from_camera = inverse(camera_from_world_of(xray_node))
     ends = corners(camera)

@@ -40,6 +40,13 @@ def volume_of(node):
     return Volume(slicer.util.arrayFromVolume(node), world @ to_numpy(ras_from_ijk), name)
 
 
+def ras_from_ijk_of(node):
+    """(4, 4) mm: the node's own geometry, without any transform above it."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return to_numpy(matrix)
+
+
 def set_volume(node, volume):
     """Fill a volume node with a Volume in the world's coordinates; the node is taken from under any transform."""
     node.SetAndObserveTransformNodeID(None)

@@ -67,9 +67,9 @@ def files_of_earlier_result(folder: Path) -> list[str]:
     except InputError:
         return []
     stems = [(stem, ".png") for stem in PICTURE_STEMS]
-    stems += [("ct_from_camera", ".tfm"), ("ct_from_camera", ".h5")]
+    stems += [("ct_from_camera", ".tfm"), ("ct_from_camera", ".h5"), ("drr", ".nrrd")]
     names = [numbered(stem, view) + suffix for view in range(views) for stem, suffix in stems]
-    return [*names, "ct_from_rig.tfm", "ct_from_rig.h5"]
+    return [*names, "ct_from_rig.tfm", "ct_from_rig.h5", "landmarks.csv", "report.html"]
 
 
 def numbered(stem: str, view: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import qt
+import shiboken6
 from PySide6.QtCore import Property, Signal
 
 
@@ -91,8 +92,12 @@ class ctkCollapsibleButton(qt.QAbstractButton):
     def childEvent(self, event) -> None:
         child = event.child()
         if event.added() and not self.isChecked() and isinstance(child, qt.QWidget):
-            qt.QTimer.singleShot(0, lambda: None if self.isChecked() else _show_children(self, False))
+            qt.QTimer.singleShot(0, lambda: self._hide_children())
         super().childEvent(event)
+
+    def _hide_children(self) -> None:
+        if shiboken6.isValid(self) and not self.isChecked():  # it may be gone by now
+            _show_children(self, False)
 
     def hitButton(self, point) -> bool:
         return point.y() < self._header()
