@@ -241,7 +241,7 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             chosen,
             parameters.ct if parameters.liveDrr else None,
             parameters.segmentation,
-            parameters.landmarks,
+            parameters.landmarks if chosen is not None and poses.is_placed(chosen) else None,
             parameters.backend,
         )
         self.live.set_handles(chosen, parameters.handles)
@@ -250,7 +250,7 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _show(self, node):
         # over an X-ray that stands anywhere a DRR would only be in the way
-        mode = "xray" if xray_nodes.stands_anywhere(node) else self.parameters.overlay
+        mode = self.parameters.overlay if poses.is_placed(node) else "xray"
         self.live.show(node, mode, self.parameters.opacity, layout.xray_slice_node())
 
     def _fit(self):
@@ -401,6 +401,11 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
         """Mirror an X-ray left to right, for one that is stored as seen from the other side; again takes it back."""
         xray_nodes.mirror(xrayNode)
         registration.forget_result(xrayNode)  # it was of another picture
+
+    def cArmNote(self, name):
+        """What to know about the C-arm of this name; "" where there is nothing, or no such C-arm."""
+        preset = self._presets().get(name)
+        return "" if preset is None else preset.note
 
     def removeXRay(self, xrayNode):
         """Take an X-ray out of the scene, and all that hangs on it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import qt
 import slicer.util
-from XRayRegistrationScene import layout, poses, xray_nodes
+from XRayRegistrationScene import layout, poses
 from XRayRegistrationScene.registration import result_of
 
 from XRayRegistrationLib.pictures.verdict import verdict_of
@@ -69,8 +69,7 @@ class ResultSection:
         other = self._other_ct(result)
         self._show_verdict(None if other else result, poses.RESULT in kept, other)
         self._show_precision(result if result is not None and result.ok and not other else None)
-        placed = node is not None and not xray_nodes.stands_anywhere(node)
-        self._show_landmarks(node if placed else None)
+        self._show_landmarks(node if node is not None and poses.is_placed(node) else None)
 
     def arrived(self, node) -> None:
         """A registration has ended: show it, from the source, where eyes tell soonest whether it is right."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import qt
 import slicer
 import slicer.util
@@ -42,6 +44,7 @@ class XRaySection:
         ui.importButton.connect("clicked(bool)", self.import_files)
         ui.useImageButton.connect("clicked(bool)", self.use_image)
         ui.imageSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self.refresh())
+        ui.carmNoteLabel.visible = False
         ui.mirrorButton.connect("clicked(bool)", self.mirror)
         ui.removeXRayButton.connect("clicked(bool)", self.remove)
         ui.cameraFileButton.connect("clicked(bool)", self.load_camera)
@@ -253,6 +256,10 @@ class XRaySection:
             label.text = "not known" if name in missing else word
             label.toolTip = origin
             label.styleSheet = f"color: {colour}; font-weight: bold" if colour else ""
+        preset = re.match(r"assumed: preset '(.+)'$", provenance.get("source_detector_distance_mm", ""))
+        note = self.panel.logic.cArmNote(preset[1]) if preset else ""
+        ui.carmNoteLabel.text = f"{preset[1]}: {note}" if note else ""
+        ui.carmNoteLabel.visible = bool(note)
         polarity, mask = xray_nodes.preparation_of(node)
         fill_combo(ui.polarityComboBox, list(_POLARITIES), polarity)
         with silent(ui.maskCheckBox):

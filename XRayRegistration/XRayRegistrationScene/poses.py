@@ -14,7 +14,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import inverse
 
 from .matrices import rigid_world_from_parent, set_world_from_node
-from .xray_nodes import camera_from_world_of, pose_node_of
+from .xray_nodes import camera_from_world_of, pose_node_of, stands_anywhere
 
 START, RESULT = "start", "result"
 _ATTRIBUTE = "XRayRegistration.Poses"  # name: world_from_node, (4, 4)
@@ -54,6 +54,11 @@ def go_to(xray_node, name):
         allowed = ", ".join(kept) or "(none is kept yet)"
         raise InputError(f"the X-ray '{xray_node.GetName()}' has no pose {name!r} kept; allowed are {allowed}")
     set_world_from_node(pose, np.array(kept[name]))
+
+
+def is_placed(xray_node):
+    """Whether there is anything to compare: someone has placed the X-ray, or a registration has."""
+    return not stands_anywhere(xray_node) or RESULT in remembered(xray_node)
 
 
 def forget(xray_node, name=None):

@@ -56,10 +56,13 @@ def carry(xray_node, world_from_picture_before):
     Args:
         world_from_picture_before: (4, 4), where its picture was: :func:`world_from_picture`.
     """
-    motion = world_from_picture(xray_node) @ inverse(world_from_picture_before)
+    now = world_from_picture(xray_node)
+    motion = now @ inverse(world_from_picture_before)
     if np.abs(motion - np.eye(4)).max() < 1e-9:
         return
     for slice_node in views_of(xray_node):
+        if _same_plane(slice_node, now):
+            continue  # somebody has brought it there already
         _set_plane(slice_node, motion @ to_numpy(slice_node.GetSliceToRAS()))
 
 
