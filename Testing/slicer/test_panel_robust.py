@@ -1068,7 +1068,7 @@ def test_a_planned_method_cannot_be_started_and_says_so(panel, phantom, name) ->
     _case(panel, phantom)
     panel.choose(panel.ui.methodComboBox, name)
     assert not panel.ui.registerButton.enabled
-    assert panel.ui.registerButton.toolTip.endswith("comes in a later version; choose DiffDRR (no training).")
+    assert panel.ui.registerButton.toolTip.endswith("is planned for a later version; choose DiffDRR (no training).")
     assert panel.words == panel.ui.registerButton.toolTip
     panel.choose(panel.ui.methodComboBox, "diffdrr")
     assert panel.ui.registerButton.enabled

@@ -67,7 +67,7 @@ class MethodSection:
                 return f"This version has no '{value}'; choose another."
         method = METHODS[parameters.method]
         if method.status != "available":
-            return f"{NAMES.get(parameters.method, parameters.method)} comes in a later version; choose {NAMES['diffdrr']}."
+            return f"{NAMES.get(parameters.method, parameters.method)} is planned for a later version; choose {NAMES['diffdrr']}."
         if self.absent:
             return f"This choice needs {' and '.join(self.absent)}: press Install (under Advanced), or choose another."
         return ""

@@ -151,7 +151,7 @@ def camera_of(preset: CArmPreset, width: int, height: int) -> Camera:
         raise InputError(
             f"the image has {width} x {height} pixels, and the detector of {preset.name!r} {preset.width} x "
             f"{preset.height} ({wide:.0f} x {high:.0f} mm); a preset holds for images of the full detector. "
-            "This one is cropped or of another device: choose another preset, or give spacing and distance"
+            "This one is cropped or of another device: choose another preset, or give pixel size and source-detector distance"
         )
     full = Camera.from_spacing(columns, rows, spacing, preset.source_detector_distance_mm)
     return full.resized(width, height)

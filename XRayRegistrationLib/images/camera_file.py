@@ -70,7 +70,7 @@ def check_camera_size(camera: Camera, image_size: tuple[int, int], what: str = "
     if (camera.width, camera.height) != tuple(image_size):
         raise InputError(
             f"{what} is for {camera.width} x {camera.height} pixels, the X-ray has {image_size[0]} x {image_size[1]} "
-            "(width x height); give the camera of this image (Camera.cropped and Camera.resized convert it)"
+            "(width x height); give the camera of this very image: was it cropped or resized since?"
         )
 
 
