@@ -1059,7 +1059,7 @@ def test_numba_is_declined(panel, monkeypatch) -> None:
     assert not panel.ui.installButton.isHidden()
     panel.ui.installButton.click()
     panel.events(0.05)
-    assert "numba could not be installed" in _message(panel).lower()
+    assert "numba was not installed" in _message(panel).lower()
     assert not panel.ui.installButton.isHidden()
 
 

@@ -81,9 +81,9 @@ def test_a_process_finds_what_this_one_finds(tmp_path, request_):
     assert progress == sorted(progress)
     there = read_result(tmp_path)
     assert here.ok
-    np.testing.assert_allclose(there.camera_from_ct, here.camera_from_ct, atol=1e-9)
+    np.testing.assert_allclose(there.camera_from_ct, here.camera_from_ct, atol=1e-3)
     assert there.landmark_names == ("A", "B")
-    assert there.probability == pytest.approx(here.probability)
+    assert there.probability == pytest.approx(here.probability, abs=1e-3)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": "xrayregistration-request"}'])
