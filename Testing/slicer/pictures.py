@@ -43,6 +43,9 @@ def main() -> int:
             app.modules[0].widget.ui.layoutButton.click()
             app.processEvents()
             path = app.picture(path, *SIZE, PANEL_PX)
+        panel = app.modules[0].panel  # by itself, as long as it is: no window shows all of it
+        panel.resize(PANEL_PX - 20, panel.sizeHint().height())
+        panel.grab().save(str(arguments.out / f"{name}-panel.png"))
         print(path, flush=True)
         if arguments.committed and name in SHOWN:
             _commit(path, ROOT / "Resources" / "pictures" / SHOWN[name])

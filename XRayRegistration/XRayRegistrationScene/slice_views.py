@@ -61,8 +61,8 @@ def carry(xray_node, world_from_picture_before):
     if np.abs(motion - np.eye(4)).max() < 1e-9:
         return
     for slice_node in views_of(xray_node):
-        if _same_plane(slice_node, now):
-            continue  # somebody has brought it there already
+        if np.allclose(to_numpy(slice_node.GetSliceToRAS()), now, atol=1e-6):
+            continue  # show_xray has brought it there already
         _set_plane(slice_node, motion @ to_numpy(slice_node.GetSliceToRAS()))
 
 
