@@ -90,9 +90,15 @@ def test_mirrored_twice_is_as_it_was(gui, registered) -> None:
     assert "mirror" not in xray_nodes.provenance_of(xray)
 
 
-def test_an_idle_panel_does_nothing(gui, registered) -> None:
+@pytest.mark.parametrize("placed", [True, False])
+def test_an_idle_panel_does_nothing(gui, registered, placed) -> None:
     widget = registered[0]
-    gui.processEvents()
+    if not placed:
+        xray_nodes.add_xray(slicer.util.arrayFromVolume(registered[3])[0], CAMERA, "new")
+        widget.xrays.choose(xray_nodes.xray_nodes()[1])
+    widget.show_chosen()
+    for _ in range(5):
+        gui.processEvents()
     calls = []
     refresh = widget.ct.refresh
     widget.ct.refresh = lambda: (calls.append(1), refresh())

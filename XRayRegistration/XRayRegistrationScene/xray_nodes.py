@@ -99,6 +99,10 @@ def stands_anywhere(node):
 
 def guess(node, centre_world):
     """Let an X-ray that stands anywhere see a point from the front; it still counts as standing anywhere."""
+    before = camera_from_world_of(node)
+    sdd = camera_of(node).source_detector_distance_mm or NOMINAL_SDD_MM
+    if np.allclose(before, named_view("ap", centre_world, 0.7 * sdd), atol=1e-6):
+        return  # it does already: nobody is to be told of a change
     face(node, centre_world)
     node.SetAttribute(_ANYWHERE, json.dumps(camera_from_world_of(node).tolist()))
 
