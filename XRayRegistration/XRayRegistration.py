@@ -1,7 +1,5 @@
 """XRayRegistration: where was this X-ray taken from? A module of 3D Slicer; see README.md of the extension."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated
