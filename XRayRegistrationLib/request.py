@@ -10,52 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.bone.model import build_bone_model
-from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.images.prepare import HeaderHints, prepare_xray
+from XRayRegistrationLib.images.raw_xray import RawXRay
 from XRayRegistrationLib.images.volume import Volume
-from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.result import Result
-
-
-@dataclass(frozen=True)
-class XRayRequest:
-    """One X-ray, not yet prepared: what :func:`images.prepare.prepare_xray` takes.
-
-    Attributes:
-        values: (height, width), any scale, either polarity.
-        camera: of this image.
-        polarity: ``"auto"``, ``"bone_bright"`` or ``"bone_dark"``.
-        mask: whether to look for collimator, round field and saturation.
-        header: what the file said about its values.
-        provenance, source, metadata: as in :class:`images.xray.XRay`.
-    """
-
-    values: NDArray[Any]
-    camera: Camera
-    polarity: str = "auto"
-    mask: bool = True
-    header: HeaderHints = field(default_factory=HeaderHints)
-    provenance: dict[str, str] = field(default_factory=dict)
-    source: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def prepared(self) -> XRay:
-        """The X-ray ready to register.
-
-        Raises:
-            InputError: its pixels cannot be used.
-        """
-        return prepare_xray(
-            self.values,
-            self.camera,
-            polarity=self.polarity,
-            mask="auto" if self.mask else None,
-            header=self.header,
-            provenance=self.provenance,
-            source=self.source,
-            metadata=self.metadata,
-        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +31,7 @@ class Request:
     """
 
     ct: Volume
-    xrays: tuple[XRayRequest, ...]
+    xrays: tuple[RawXRay, ...]
     method: str = "diffdrr"
     bone: str | Volume = "auto"
     bone_alone: bool = False

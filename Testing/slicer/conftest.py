@@ -30,6 +30,19 @@ def application():
     return Application()
 
 
+@pytest.fixture(scope="session")
+def phantom_case():
+    """A small CT, the pose that its X-ray was taken from, and the X-ray's line integrals."""
+    from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
+    from XRayRegistrationLib.bone.model import build_bone_model
+    from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
+
+    ct = ct_phantom()
+    centre = build_bone_model(ct).centroid
+    pose = pose_at(rotation_from_angles(10.0, -6.0, 4.0), CAMERA, centre, (50.0, 38.0), 690.0)
+    return ct, pose, xray_of(ct, CAMERA, pose).line_integrals
+
+
 @pytest.fixture
 def scene(application):
     application.clear()

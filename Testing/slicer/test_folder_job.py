@@ -13,10 +13,8 @@ from XRayRegistrationScene import registration, volume_nodes, xray_nodes
 from XRayRegistrationScene.folder_job import registration_job
 from XRayRegistrationScene.jobs import CANCELLED, DONE, FAILED, RUNNING, LocalJobRunner
 
-from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
-from XRayRegistrationLib.bone.model import build_bone_model
+from Testing.unit.ct_phantom import CAMERA
 from XRayRegistrationLib.request import fulfil
-from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 
 pytestmark = pytest.mark.usefixtures("scene")
 
@@ -33,17 +31,9 @@ class Instead(LocalJobRunner):
         return self.job
 
 
-@pytest.fixture(scope="module")
-def case():
-    ct = ct_phantom()
-    model = build_bone_model(ct)
-    pose = pose_at(rotation_from_angles(10.0, -6.0, 4.0), CAMERA, model.centroid, (50.0, 38.0), 690.0)
-    return ct, pose, xray_of(ct, CAMERA, pose).line_integrals
-
-
 @pytest.fixture
-def request_(case, scene):
-    ct, pose, image = case
+def request_(phantom_case, scene):
+    ct, pose, image = phantom_case
     ct_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "phantom")
     volume_nodes.set_volume(ct_node, ct)
     node = xray_nodes.add_xray(image, CAMERA, "shot")
@@ -120,8 +110,8 @@ def test_a_process_that_goes_wrong_is_a_failure_with_a_reason(request_, code, sa
     assert not runner.folder.exists()
 
 
-def test_bad_input_comes_back_as_its_one_line(case, scene) -> None:
-    ct, _, image = case
+def test_bad_input_comes_back_as_its_one_line(phantom_case, scene) -> None:
+    ct, _, image = phantom_case
     ct_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "phantom")
     volume_nodes.set_volume(ct_node, ct)
     node = xray_nodes.add_xray(np.zeros_like(image), CAMERA, "blank")

@@ -9,23 +9,13 @@ import slicer.util
 from XRayRegistrationScene import matrices, registration, volume_nodes, xray_nodes
 
 from Testing.slicer.walkthrough import MODULE
-from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
-from XRayRegistrationLib.bone.model import build_bone_model
+from Testing.unit.ct_phantom import CAMERA
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, rotation_exp
-from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
-
-
-@pytest.fixture(scope="module")
-def case():
-    ct = ct_phantom()
-    model = build_bone_model(ct)
-    pose = pose_at(rotation_from_angles(10.0, -6.0, 4.0), CAMERA, model.centroid, (50.0, 38.0), 690.0)
-    return ct, pose, xray_of(ct, CAMERA, pose).line_integrals
 
 
 @pytest.fixture
-def registered(gui, case):
-    ct, pose, image = case
+def registered(gui, phantom_case):
+    ct, pose, image = phantom_case
     _, widget, logic = gui.load_module(MODULE)
     ct_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "phantom")
     volume_nodes.set_volume(ct_node, ct)

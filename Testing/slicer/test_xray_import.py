@@ -41,11 +41,11 @@ def test_a_picture_says_what_it_lacks_until_it_is_typed_in(picture) -> None:
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node)[0], VALUES)
     assert sorted(xray_nodes.missing_of(node)) == ["pixel_spacing_mm", "source_detector_distance_mm"]
     with pytest.raises(InputError, match=r"SDD.*pixel size.*'knee' is not known; type it in"):
-        xray_nodes.request_of(node)
+        xray_nodes.raw_xray_of(node)
     xray_nodes.set_camera_values(node, source_detector_distance_mm=1100.0)
     assert xray_nodes.missing_of(node) == ["pixel_spacing_mm"]
     xray_nodes.set_camera_values(node, pixel_spacing_mm=(0.4, 0.3))
-    request = xray_nodes.request_of(node)
+    request = xray_nodes.raw_xray_of(node)
     np.testing.assert_allclose(request.camera.K, [[2750, 0, 19.5], [0, 1100 / 0.3, 14.5], [0, 0, 1]])
     assert xray_nodes.provenance_of(node)["pixel_spacing_mm"] == "given"
     xray_nodes.set_camera_values(node, principal_point_px=(3.0, 4.0))
@@ -109,6 +109,6 @@ def test_what_the_header_hints_is_saved_with_the_scene(tmp_path) -> None:
     slicer.mrmlScene.Clear(0)
     assert slicer.mrmlScene.ReadFromMRB(file)
     (node,) = xray_nodes.xray_nodes()
-    request = xray_nodes.request_of(node)
+    request = xray_nodes.raw_xray_of(node)
     np.testing.assert_array_equal(request.header.open_field, field)
     assert (request.header.polarity, request.header.logarithmic, request.metadata) == ("bone_dark", True, {"frame": 3})

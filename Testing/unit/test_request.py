@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from XRayRegistrationLib.files.request_folder import read_request, write_request
 from XRayRegistrationLib.files.result_file import read_result
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, rotation_exp
 from XRayRegistrationLib.images.prepare import HeaderHints
+from XRayRegistrationLib.images.raw_xray import RawXRay
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray_file import read_raw_xray
-from XRayRegistrationLib.request import Request, XRayRequest, fulfil
+from XRayRegistrationLib.request import Request, fulfil
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 
 
@@ -32,7 +34,7 @@ def request_(ct):
     field = np.ones(lines.shape, bool)
     field[:3] = False
     hints = HeaderHints("bone_bright", True, field)
-    xray = XRayRequest(lines, CAMERA, "bone_bright", True, hints, {"camera": "given"}, "shot", {"frame": 0})
+    xray = RawXRay(lines, CAMERA, "bone_bright", "auto", hints, {"camera": "given"}, "shot", {"frame": 0})
     return Request(
         ct,
         (xray,),
@@ -67,6 +69,13 @@ def test_a_folder_holds_all_of_a_request(tmp_path, request_):
         assert getattr(xray, name) == getattr(was, name)
     for name in ("method", "bone_alone", "landmark_names", "options", "backend", "seed"):
         assert getattr(back, name) == getattr(request_, name)
+
+
+def test_a_mask_that_was_given_goes_along(tmp_path, request_):
+    (xray,) = request_.xrays
+    mask = np.arange(xray.values.size).reshape(xray.values.shape) % 3 > 0
+    _write(tmp_path, replace(request_, xrays=(replace(xray, mask=mask),)))
+    np.testing.assert_array_equal(read_request(tmp_path).xrays[0].mask, mask)
 
 
 def test_a_process_finds_what_this_one_finds(tmp_path, request_):

@@ -31,7 +31,7 @@ from .xray_nodes import (
     camera_from_world_of,
     camera_of,
     pose_node_of,
-    request_of,
+    raw_xray_of,
     set_camera_from_rig,
     set_camera_from_world,
     share_pose,
@@ -74,7 +74,7 @@ def gather(
     names, points = ((), None) if landmarks is None else points_of(landmarks)
     return Request(
         ct=volume_of(ct_node),
-        xrays=tuple(request_of(node) for node in nodes),
+        xrays=tuple(raw_xray_of(node) for node in nodes),
         method=method,
         bone="auto" if segmentation is None else label_map_of(segmentation, ct_node, segments),
         bone_alone=segments is not None,

@@ -27,7 +27,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import named_view
 from XRayRegistrationLib.geometry.rigid import inverse
 from XRayRegistrationLib.images.prepare import HeaderHints
-from XRayRegistrationLib.request import XRayRequest
+from XRayRegistrationLib.images.raw_xray import RawXRay
 
 from .checks import check_node
 from .matrices import camera_from_world, set_world_from_node, to_numpy, to_vtk
@@ -263,8 +263,8 @@ def set_camera_values(node, source_detector_distance_mm=None, pixel_spacing_mm=N
     set_camera(node, Camera(camera.width, camera.height, k, sdd, camera.camera_from_rig), {**provenance, **given})
 
 
-def request_of(node):
-    """The X-ray as the library's XRayRequest: pixels, camera and how to read them.
+def raw_xray_of(node):
+    """The X-ray as the library's RawXRay: pixels, camera and how to read them.
 
     Raises:
         InputError: a value of the camera is missing, or its geometry was changed into no detector.
@@ -278,11 +278,11 @@ def request_of(node):
             f"{names} of the X-ray '{node.GetName()}' is not known; type it in, choose a C-arm, or load a camera file"
         )
     polarity, mask = preparation_of(node)
-    return XRayRequest(
+    return RawXRay(
         slicer.util.arrayFromVolume(node)[0],
         camera,
         polarity,
-        mask,
+        "auto" if mask else None,
         _header(node),
         provenance_of(node),
         node.GetName(),
@@ -296,7 +296,7 @@ def prepared_xray(node):
     Raises:
         InputError: the pixels or the camera cannot be used.
     """
-    return request_of(node).prepared()
+    return raw_xray_of(node).prepared()
 
 
 def camera_from_world_of(node):

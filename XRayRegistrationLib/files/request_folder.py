@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.json_file import json_text, read_json
 from XRayRegistrationLib.images.prepare import HeaderHints
+from XRayRegistrationLib.images.raw_xray import RawXRay
 from XRayRegistrationLib.images.volume import Volume
-from XRayRegistrationLib.request import Request, XRayRequest
+from XRayRegistrationLib.request import Request
 from XRayRegistrationLib.result import camera_from_dict, camera_to_dict, plain
 
 FORMAT = "xrayregistration-request"
@@ -34,6 +35,8 @@ def write_request(folder: Path, request: Request) -> Generator[tuple[float, str]
         arrays[f"xray_{n}"] = xray.values
         if xray.header.open_field is not None:
             arrays[f"open_field_{n}"] = xray.header.open_field
+        if isinstance(xray.mask, np.ndarray):
+            arrays[f"mask_{n}"] = xray.mask
     whole = sum(array.nbytes for array in arrays.values())
     done = 0
     for name, array in arrays.items():
@@ -50,7 +53,7 @@ def write_request(folder: Path, request: Request) -> Generator[tuple[float, str]
             {
                 "camera": camera_to_dict(xray.camera),
                 "polarity": xray.polarity,
-                "mask": xray.mask,
+                "mask": None if isinstance(xray.mask, np.ndarray) else xray.mask,
                 "header": {"polarity": xray.header.polarity, "logarithmic": xray.header.logarithmic},
                 "provenance": xray.provenance,
                 "source": xray.source,
@@ -115,14 +118,14 @@ def _volume(folder: Path, name: str, told: dict[str, Any]) -> Volume:
     return Volume(np.load(folder / f"{name}.npy"), np.array(told["ras_from_ijk"], dtype=np.float64), told["source"])
 
 
-def _xray(folder: Path, n: int, told: dict[str, Any]) -> XRayRequest:
+def _xray(folder: Path, n: int, told: dict[str, Any]) -> RawXRay:
     header = HeaderHints(told["header"]["polarity"], told["header"]["logarithmic"])
-    field = folder / f"open_field_{n}.npy"
-    return XRayRequest(
+    field, mask = folder / f"open_field_{n}.npy", folder / f"mask_{n}.npy"
+    return RawXRay(
         np.load(folder / f"xray_{n}.npy"),
         camera_from_dict(told["camera"]),
         told["polarity"],
-        told["mask"],
+        np.load(mask) if mask.exists() else told["mask"],
         replace(header, open_field=np.load(field)) if field.exists() else header,
         told["provenance"],
         told["source"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +21,13 @@ from XRayRegistrationLib.images.dicom_camera import HOW_TO_GIVE, acquisition_met
 from XRayRegistrationLib.images.dicom_shutter import open_field as shutter_open_field
 from XRayRegistrationLib.images.dicom_values import value_hints
 from XRayRegistrationLib.images.itk_file import check_file, read_itk
-from XRayRegistrationLib.images.prepare import HeaderHints, prepare_xray
+from XRayRegistrationLib.images.prepare import HeaderHints
+from XRayRegistrationLib.images.raw_xray import RawXRay
 from XRayRegistrationLib.images.xray import XRay
 
 _NO_PROJECTIONS = ("MR", "US", "PT", "NM", "IVUS", "OCT", "SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "ECG", "OPT")
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 IMAGES = (*PICTURES, ".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz")
-
-
-@dataclass(frozen=True)
-class RawXRay:
-    """One X-ray as its file has it (one stored mirrored is mirrored back), not yet prepared.
-
-    Attributes:
-        values: (height, width), any scale, either polarity.
-        camera: of this image.
-        header: what the file says about its values.
-        region: (height, width) bool that was given as mask, "auto", or None for every pixel.
-        provenance, metadata, source: as in :class:`images.xray.XRay`.
-    """
-
-    values: NDArray[Any]
-    camera: Camera
-    header: HeaderHints
-    region: NDArray[np.bool_] | str | None
-    provenance: dict[str, str]
-    metadata: dict[str, Any]
-    source: str
 
 
 def read_xray(
@@ -78,27 +58,20 @@ def read_xray(
     raw = read_raw_xray(
         path,
         camera,
+        polarity=polarity,
         frame=frame,
         source_detector_distance_mm=source_detector_distance_mm,
         pixel_spacing_mm=pixel_spacing_mm,
         mask=mask,
     )
-    return prepare_xray(
-        raw.values,
-        raw.camera,
-        polarity=polarity,
-        mask=raw.region,
-        header=raw.header,
-        provenance=raw.provenance,
-        source=raw.source,
-        metadata=raw.metadata,
-    )
+    return raw.prepared()
 
 
 def read_raw_xray(
     path: str | os.PathLike[str],
     camera: Camera | None = None,
     *,
+    polarity: str = "auto",
     frame: int | None = None,
     source_detector_distance_mm: float | None = None,
     pixel_spacing_mm: float | tuple[float, float] | None = None,
@@ -128,7 +101,7 @@ def read_raw_xray(
             header = replace(header, open_field=header.open_field[:, ::-1])
         provenance["mirror"] = "found: DICOM PatientOrientation (0020,0020) shows the picture mirrored; it was mirrored back"
         metadata["mirrored_back"] = True
-    return RawXRay(values, found, header, region, provenance, metadata, str(file))
+    return RawXRay(values, found, polarity, region, header, provenance, str(file), metadata)
 
 
 def _from_dicom(
