@@ -16,7 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "XRayRegistration")
 
 _SLICER = importlib.util.find_spec("slicer") is not None
 _HERE = Path(__file__).parent
-collect_ignore = [] if _SLICER else [file.name for file in _HERE.glob("test_*.py") if "\nimport slicer" in file.read_text()]
+_OF_THE_SCENE = ("\nimport slicer", "panel_driver")  # in a test's text
+collect_ignore = (
+    [] if _SLICER else [file.name for file in _HERE.glob("test_*.py") if any(word in file.read_text() for word in _OF_THE_SCENE)]
+)
 
 
 def pytest_report_header() -> str:
@@ -80,3 +83,27 @@ def gui(request, monkeypatch):
     app.processEvents()
     assert not failures.errors, "errors inside callbacks:\n" + "\n".join(failures.errors)
     assert not left, "left running: " + "; ".join(left)
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """For the panel's tests: a small CT, its X-ray as the first and second camera of a rig see it, and their poses."""
+    from Testing.slicer.panel_driver import make_phantom
+
+    return make_phantom()
+
+
+@pytest.fixture(scope="session")
+def found(phantom, application):
+    """A Result of the phantom's first X-ray."""
+    from Testing.slicer.panel_driver import find_result
+
+    return find_result(phantom)
+
+
+@pytest.fixture
+def panel(gui):
+    """The module's panel, to be driven as a person would."""
+    from Testing.slicer.panel_driver import Panel
+
+    return Panel(gui)
