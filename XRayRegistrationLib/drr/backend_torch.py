@@ -46,6 +46,19 @@ def render_rays(
 
     ``device`` is a torch device; None is the GPU where torch has one, else the CPU.
     """
+    image = line_integrals(volume, camera, camera_from_ct, step_mm, device=device)
+    return np.ascontiguousarray(image.cpu().numpy())
+
+
+def line_integrals(
+    volume: AttenuationVolume,
+    camera: Camera,
+    camera_from_ct: NDArray[np.float64],
+    step_mm: float,
+    *,
+    device: str | None = None,
+) -> Tensor:
+    """As :func:`render_rays`, left on the device as a tensor without a tape."""
     torch = _torch()
     with torch.no_grad():
         field, rays = _prepared(volume, camera, camera_from_ct, step_mm, device)
@@ -53,8 +66,57 @@ def render_rays(
         for chunk, n in _chunks(rays, len(field.values)):
             index, _ = ray_samples(rays, chunk, n, step_mm, out.dtype)
             out[:, chunk] = sample(field, index).sum(-1) * step_mm
-        image = out.reshape(-1, len(camera_from_ct), camera.height, camera.width).transpose(0, 1)
-        return np.ascontiguousarray(image.cpu().numpy())
+        image: Tensor = out.reshape(-1, len(camera_from_ct), camera.height, camera.width).transpose(0, 1)
+        return image
+
+
+def first_last_hit(
+    volume: AttenuationVolume,
+    camera: Camera,
+    camera_from_ct: NDArray[np.float64],
+    threshold_mu: float,
+    step_mm: float,
+    *,
+    device: str | None = None,
+) -> NDArray[np.float32]:
+    """Depths (N, 2, height, width) of the first and last crossing of ``threshold_mu``; see drr.render."""
+    return np.ascontiguousarray(
+        hit_depths(volume, camera, camera_from_ct, threshold_mu, step_mm, device=device).cpu().numpy()
+    )
+
+
+def hit_depths(
+    volume: AttenuationVolume,
+    camera: Camera,
+    camera_from_ct: NDArray[np.float64],
+    threshold_mu: float,
+    step_mm: float,
+    *,
+    device: str | None = None,
+) -> Tensor:
+    """As :func:`first_last_hit`, left on the device as a tensor."""
+    torch = _torch()
+    with torch.no_grad():
+        field, rays = _prepared(volume, camera, camera_from_ct, step_mm, device)
+        field = Field(field.values.sum(0, keepdim=True), field.shape)
+        out = torch.full((2, rays.count.numel()), float("nan"), device=rays.count.device)
+        for chunk, n in _chunks(rays, 1):
+            # one sample more: a ray that leaves the box has left the matter there
+            index, t = ray_samples(rays, chunk, n + 1, step_mm, out.dtype)
+            mu = sample(field, index)[0]
+            inside = mu > threshold_mu
+            met = inside.any(-1).nonzero()[:, 0]
+            mu, t = mu[met], t[met]
+            inside = inside[met].byte()
+            first, last = inside.argmax(-1, keepdim=True), n - inside.flip(-1).argmax(-1, keepdim=True)
+            before = torch.where(first > 0, mu.gather(-1, (first - 1).clamp(min=0)), torch.zeros_like(mu[:, :1]))
+            at_first, at_last = mu.gather(-1, first), mu.gather(-1, last)
+            after = mu.gather(-1, (last + 1).clamp(max=n))
+            out[0, chunk[met]] = (t.gather(-1, first) - step_mm * (at_first - threshold_mu) / (at_first - before))[:, 0]
+            out[1, chunk[met]] = (t.gather(-1, last) + step_mm * (at_last - threshold_mu) / (at_last - after))[:, 0]
+        z = _directions(camera, out)[:, 2].repeat(len(camera_from_ct))
+        depth: Tensor = (out * z).reshape(2, -1, camera.height, camera.width).transpose(0, 1)
+        return depth
 
 
 def render_rays_with_jacobian(
