@@ -20,12 +20,11 @@ from types import FrameType
 from typing import NoReturn
 
 from XRayRegistrationLib import __version__
-from XRayRegistrationLib.errors import InputError, NotYetAvailableError, XRayRegistrationError
+from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 
 OK, BAD_INPUT, NOT_VERIFIED, STOPPED = 0, 2, 3, 130
 
-LATER = ("simulate", "train", "evaluate")
-COMMANDS = ("demo", "register", "segment", "drr", "convert", "methods", *LATER)
+COMMANDS = ("demo", "register", "train", "evaluate", "simulate", "segment", "drr", "convert", "methods")
 INTERNAL = ("work",)  # not in the help
 VIEWS = ("ap", "pa", "lat-left", "lat-right")
 BACKENDS = ("auto", "scipy", "numba", "torch", "diffdrr")
@@ -107,6 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     _demo_options(command("demo", "do the whole job on a sample chest CT, with pictures", "demo"))
     _register_options(command("register", "find where X-rays were taken from", "commands.register"))
+    _train_options(command("train", "train a method that learns", "commands.train"))
+    _evaluate_options(command("evaluate", "measure methods on the papers' test protocols", "commands.evaluate"))
+    _simulate_options(command("simulate", "make X-rays of a CT, with everything that is known of them", "commands.simulate"))
     _segment_options(command("segment", "find the bone in a CT", "commands.segment"))
     _drr_options(command("drr", "simulate what an X-ray of a CT would show", "commands.drr"))
     _convert_options(command("convert", "convert a pose or a camera between conventions", "commands.convert"))
@@ -114,8 +116,6 @@ def build_parser() -> argparse.ArgumentParser:
     work = commands.add_parser("work")  # no help: for the Slicer panel
     work.add_argument("folder")
     work.set_defaults(module="commands.work")
-    for name in LATER:
-        commands.add_parser(name, help="(comes in a later version)", description="Comes in a later version.")
     return parser
 
 
@@ -140,6 +140,8 @@ def _register_options(p: argparse.ArgumentParser) -> None:
                    help="nothing, the view, or a pose: result.json, JSON with camera_from_ct, .tfm or .h5")  # fmt: skip
     p.add_argument("--landmarks", default=None, metavar="L.mrk.json", help="points on the CT to project onto the X-ray")
     p.add_argument("--backend", default="auto", help=f"renderer: {', '.join(BACKENDS)}")
+    p.add_argument("--weights", default=None, metavar="W.safetensors",
+                   help="of a method that learns (default: those trained on this CT)")  # fmt: skip
     p.add_argument("--solver", default="lm", help=f"optimiser: {', '.join(SOLVERS)}")
     p.add_argument(
         "--paper-mode", action="store_true", help="exactly the method's published baseline, from an AP start"
@@ -154,6 +156,84 @@ def _register_options(p: argparse.ArgumentParser) -> None:
     xray.add_argument("--mask", default="auto", metavar="auto|none|IMG", help="which pixels to believe: not 0 in IMG")
     p.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help="folder for the results")
     p.add_argument("--pictures", default="basic", help="basic, all (also checkerboard, outlines, 3D) or none")
+    _progress_options(p)
+
+
+def _train_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("method", metavar="METHOD", help="see xrayreg methods")
+    p.add_argument("--ct", required=True, action="extend", nargs="+", metavar="CT", help="CT to learn from")
+    p.add_argument("--hold-out", action="extend", nargs="+", default=None, metavar="CT",
+                   help="CT of another patient to validate on (default: other poses of the CTs learned)")  # fmt: skip
+    p.add_argument("--bone", action="extend", nargs="+", default=None, metavar="auto|full|LABELS[:1,2]",
+                   help="what is rigid in each CT (default auto)")  # fmt: skip
+    p.add_argument("--labels", action="extend", nargs="+", default=None, metavar="LABELS", help="label map of each CT")
+    p.add_argument("--landmarks", action="extend", nargs="+", default=None, metavar="L.mrk.json",
+                   help="points on each CT, as Slicer saves them (default: spread over the bone)")  # fmt: skip
+    p.add_argument("--out", default=None, metavar="W.safetensors", help="weights to write (default METHOD.safetensors)")
+    p.add_argument("--resume", action="store_true", help="go on with the training that wrote --out")
+    budget = p.add_argument_group("budget (default 30 minutes)")
+    budget.add_argument("--minutes", type=_positive, default=None, metavar="M", help="of training, pauses not counted")
+    budget.add_argument("--iterations", type=_whole, default=None, metavar="N", help="in place of minutes; repeatable")
+    recipe = p.add_argument_group("recipe")
+    recipe.add_argument("--paper-mode", action="store_true", help="the network and the losses that were published")
+    recipe.add_argument("--poses", default=None, metavar="NAME", help="distribution of the poses, such as scr, rayemb, uniform")
+    recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json (default 298 at 1020 mm)")
+    recipe.add_argument("--batch-size", type=_whole, default=None, metavar="N", help="images an iteration (default 16)")
+    recipe.add_argument("--learning-rate", type=_positive, default=None, metavar="X", help="at its highest (default the method's)")
+    recipe.add_argument("--validate-every", type=_whole, default=None, metavar="N", help="iterations (default 500)")
+    recipe.add_argument("--seed", type=_whole, default=0, metavar="N", help="of everything random")
+    machine = p.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    machine.add_argument("--devices", type=_whole, default=1, metavar="N", help="GPUs of this machine")
+    machine.add_argument("--nodes", type=_whole, default=1, metavar="N", help="machines, started by torchrun")
+    machine.add_argument("--precision", default=None, metavar="auto|32|bf16", help="of the network (default auto)")
+    _progress_options(p)
+
+
+def _evaluate_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--protocol", required=True, metavar="NAME", help="what is tested: scr, rayemb or deepfluoro")
+    p.add_argument("--method", required=True, action="extend", nargs="+", metavar="NAME", help="see xrayreg methods")
+    p.add_argument("--ct", action="extend", nargs="+", default=None, metavar="CT",
+                   help="CTs to simulate X-rays of; with deepfluoro, ids of specimens (default all)")  # fmt: skip
+    p.add_argument("--bone", action="extend", nargs="+", default=None, metavar="auto|LABELS[:1,2]",
+                   help="the bone of each CT, in their order (default auto)")  # fmt: skip
+    p.add_argument("--landmarks", action="extend", nargs="+", default=None, metavar="L.mrk.json",
+                   help="landmarks on each CT, in their order (default 14 points of the bone)")  # fmt: skip
+    p.add_argument("--deepfluoro", default=None, metavar="FILE.h5", help="the data set's ipcai_2020_full_res_data.h5")
+    p.add_argument("--cases", type=_whole, default=None, metavar="N", help="a CT (default the protocol's)")
+    p.add_argument("--weights", action="extend", nargs="+", default=None, metavar="[NAME=]FILE",
+                   help="trained weights; with several methods, which one's")  # fmt: skip
+    p.add_argument("--appearance", default=None, metavar="NAME",
+                   help="of the simulated X-rays: clean, realistic or randomised (default the protocol's)")  # fmt: skip
+    p.add_argument("--with-search", action="store_true",
+                   help="let methods that learn search where their network fails")  # fmt: skip
+    p.add_argument("--paper-mode", action="store_true", help="each method exactly as it was published")
+    p.add_argument("--backend", default="auto", help=f"renderer: {', '.join(BACKENDS)}")
+    p.add_argument("--jobs", type=_whole, default=1, metavar="N", help="processes, each with one thread")
+    p.add_argument("--scheduler", default=None, metavar="ADDR", help="Dask scheduler, in place of --jobs, e.g. tcp://host:8786")
+    p.add_argument("--failures", type=_whole, default=12, metavar="N", help="failures to draw on the page, a method")
+    p.add_argument("--out", default="xrayreg-evaluation", metavar="DIR", help="folder for predictions, tables and report.html")
+    p.add_argument("--seed", type=_whole, default=0, metavar="N", help="of cases, methods and confidence intervals")
+    p.add_argument("--resume", action="store_true", help="go on with the predictions in --out")
+    _progress_options(p)
+
+
+def _simulate_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--ct", required=True, metavar="CT", help="CT: NIfTI, NRRD, MHA or a DICOM folder")
+    p.add_argument("--out", default="xrayreg-simulated", metavar="DIR", help="folder for the set")
+    p.add_argument("--count", type=_whole, default=100, metavar="N", help="number of X-rays")
+    p.add_argument("--poses", default="scr", metavar="NAME",
+                   help="scr, rayemb, prost, prost-moving, prost-start, sopi, sopi-start, xvr or uniform")  # fmt: skip
+    p.add_argument("--appearance", default="randomised", metavar="NAME", help="randomised, realistic or clean")
+    p.add_argument("--size", type=_whole, default=None, metavar="PX",
+                   help="width and height, without --camera (default 128)")  # fmt: skip
+    p.add_argument("--camera", default=None, metavar="CAM", help="camera.json, result.json or MayaCam text")
+    p.add_argument("--bone", default="auto", metavar="auto|full|LABELS[:1,2]", help="what is rigid")
+    p.add_argument("--landmarks", default=None, metavar="L.mrk.json",
+                   help="points on the CT (default: 14 spread over the bone)")  # fmt: skip
+    p.add_argument("--labels", default=None, metavar="LABELS", help="label map, to write which labels each ray meets")
+    p.add_argument("--hits", action="store_true", help="write the first and last bone point of each ray too")
+    p.add_argument("--seed", type=_whole, default=0, metavar="N", help="of everything random")
     _progress_options(p)
 
 
@@ -208,15 +288,12 @@ def _progress_options(p: argparse.ArgumentParser) -> None:
 
 def _check_command(words: Sequence[str]) -> None:
     """argparse knows no nearest names, and lists a wrong command's alternatives in two lines."""
-    now = [name for name in COMMANDS if name not in LATER]
     if not words:
-        raise _UsageError(f"no command was given; allowed are {', '.join(now)}; see xrayreg --help")
+        raise _UsageError(f"no command was given; allowed are {', '.join(COMMANDS)}; see xrayreg --help")
     if not words[0].startswith("-") and words[0] not in (*COMMANDS, *INTERNAL):
         raise _UsageError(
             f"command {words[0]!r} is unknown; allowed are {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}"
         )
-    if words[0] in LATER and not {"-h", "--help"} & set(words):
-        raise NotYetAvailableError(f"{words[0]} comes in a later version; available now are {', '.join(now)}")
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from front_phantom import CAMERA, POSE, write_array, write_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -134,8 +135,28 @@ def test_commands(capfd: pytest.CaptureFixture[str]) -> None:
     refused(capfd, ["regster"], "'regster'", "did you mean 'register'")
     refused(capfd, [], "no command", "register", "--help")
     refused(capfd, ["register"], "--ct")
-    for later in ("simulate", "train", "evaluate"):
-        refused(capfd, [later, "--anything", "7"], later, "later version")
+    refused(capfd, ["trian"], "did you mean 'train'")
+
+
+def test_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ct, out = str(folder / "ct.nii.gz"), str(folder / "w.safetensors")
+    before = sorted(folder.rglob("*"))
+    train = ["train", "scene_coordinates", "--ct", ct, "--out", out]
+    refused(capfd, ["train", "scene_coordinate", "--ct", ct], "did you mean 'scene_coordinates'")
+    refused(capfd, ["train", "diffdrr", "--ct", ct, "--out", out], "learns nothing")
+    refused(capfd, [*train[:3], "nothing.nii", "--out", out], "nothing.nii", "does not exist")
+    refused(capfd, [*train, "--minutes", "1", "--iterations", "5"], "give one of them")
+    refused(capfd, [*train, "--iterations", "0"], "allowed is a number above 0")
+    refused(capfd, [*train, "--resume"], "nothing to resume")
+    refused(capfd, [*train, "--device", "abacus"], "allowed are auto, cpu and cuda")
+    refused(capfd, [*train, "--hold-out", ct], "one --ct and no --hold-out")
+    refused(capfd, [*train, "--poses", "standing"], "standing", "scr")
+    refused(capfd, [*train, "--landmarks", "no.mrk.json"], "no.mrk.json", "does not exist")
+    refused(capfd, [*train[:4], "--out", str(folder)], "is a folder")
+    refused(capfd, [*train[:4], "--out", str(folder / "w.pt")], ".safetensors")
+    if not torch.cuda.is_available():
+        refused(capfd, [*train, "--device", "cuda"], "no CUDA device")
+    assert sorted(folder.rglob("*")) == before
 
 
 # --- the CT -------------------------------------------------------------------------------------

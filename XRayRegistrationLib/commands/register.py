@@ -95,6 +95,8 @@ def _check(args: argparse.Namespace) -> _Request:
     check_exists(args.ct, "--ct", "the CT")
     for path in args.xray:
         check_exists(path, "--xray", "the X-ray")
+    if args.weights is not None:
+        check_exists(args.weights, "--weights", "the weights file")
     if args.mask not in ("auto", "none"):
         check_exists(args.mask, "--mask", "the mask")
     bone = bone_choice(args.bone)
@@ -162,6 +164,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         options["solver"] = args.solver
     if args.paper_mode:
         options["paper_mode"] = True
+    if args.weights is not None:
+        options["weights"] = args.weights
     return options
 
 
@@ -179,6 +183,7 @@ def _inputs(args: argparse.Namespace) -> dict[str, Any]:
         "bone": bone.kind,
         "solver": args.solver,
         "paper_mode": args.paper_mode,
+        "weights": None if args.weights is None else describe_input(args.weights),
         "backend": args.backend,
         "polarity": args.polarity,
         "frame": args.frame,

