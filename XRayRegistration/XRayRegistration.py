@@ -1,7 +1,6 @@
 """XRayRegistration: where was this X-ray taken from? A module of 3D Slicer; see README.md of the extension."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import qt
@@ -48,6 +47,7 @@ from XRayRegistrationScene.jobs import LocalJobRunner
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry import carm_presets
 from XRayRegistrationLib.images.camera_file import read_camera
+from XRayRegistrationLib.networks.weights_store import weights_folder
 from XRayRegistrationLib.request import fulfil
 from XRayRegistrationLib.solvers.landmark_pose import pose_from_landmarks
 
@@ -433,7 +433,7 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
         Args:
             ctNode: scalar volume in Hounsfield units.
             xrayNodes: one X-ray, or a list of those that share one pose (a rig).
-            method: "diffdrr", "rayemb", "scene_coordinates", "prost", "sopi" or "fixed_landmarks".
+            method: a name in XRayRegistrationLib.methods.METHODS.
             progress: called with (fraction, text); raising from it cancels.
             settings: segmentationNode; segments, a list of names, to register these bones alone; start: "none", "ap",
                 "pa", "lat-left", "lat-right", "current" or camera_from_world (4, 4); landmarksNode; options, a
@@ -513,9 +513,8 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def weightsPath(self, ctNode, method):
         """Where the weights of a method trained on a CT are kept."""
-        home = Path(os.environ.get("XRAYREGISTRATION_HOME", Path.home() / ".xrayregistration"))
         name = "".join(c if c.isalnum() else "_" for c in ctNode.GetName())
-        return home / "weights" / f"{method}-{name}.safetensors"
+        return weights_folder() / f"{method}-{name}.safetensors"
 
     def install(self, requirements, why):
         """Ask, and install packages into Slicer's Python; torch through the extension PyTorch.

@@ -21,7 +21,9 @@ from XRayRegistrationLib.methods import METHODS, Needs, PlannedMethod
 
 @pytest.fixture
 def learner(monkeypatch, tmp_path):
-    """A method that learns, and where its weights lie."""
+    """A method that learns, the only one, and where its weights lie."""
+    for name in [name for name, method in METHODS.items() if method.needs.weights]:
+        monkeypatch.delitem(METHODS, name)
     method = PlannedMethod("learner", "learns", "nobody, 2026", Needs(weights=True))
     method.status = "available"
     monkeypatch.setitem(METHODS, "learner", method)

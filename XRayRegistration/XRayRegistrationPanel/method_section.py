@@ -17,6 +17,8 @@ NAMES = {
     "prost": "ProST",
     "sopi": "SOPI",
     "fixed_landmarks": "Fixed landmarks",
+    "dflnet": "DFLNet (baseline)",
+    "posenet": "PoseNet (baseline)",
 }
 STARTS = (
     ("Unknown (all views are searched)", "none"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import qt
 from XRayRegistrationScene.jobs import DONE, FAILED, RUNNING
 
@@ -26,6 +28,7 @@ class TrainingSection:
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.poll)
         self.ui.trainButton.connect("clicked(bool)", self.toggle)
+        self.ui.trainingComboBox.connect("activated(int)", lambda row: self.panel.refresh_soon())
         self.ui.trainingProgressBar.visible = False
 
     @property
@@ -60,6 +63,10 @@ class TrainingSection:
     def start(self) -> None:
         """Begin, or go on where an earlier training ended."""
         parameters = self.panel.parameters
+        needs = METHODS[self._method].needs
+        missing = [p for p in (*needs.packages, *needs.training_packages) if importlib.util.find_spec(p) is None]
+        if missing:
+            self.panel.logic.install(tuple(missing), "is needed for training")
         self._weights = self.panel.logic.weightsPath(parameters.ct, self._method)
         self.job = self.panel.logic.startTraining(parameters.ct, self._method, parameters.trainingMinutes)
         self.ui.trainingProgressBar.value = 0

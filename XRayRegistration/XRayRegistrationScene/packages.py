@@ -26,7 +26,7 @@ def ensure(requirements, why):
     """Ask, then install what is missing.
 
     Args:
-        requirements: names of packages. torch is installed through the extension PyTorch.
+        requirements: names of packages, as they are imported. torch is installed through the extension PyTorch.
         why: what they are needed for, to be shown.
 
     Returns:
@@ -55,7 +55,7 @@ def _ensure(name, why) -> None:
         if slicer.util.confirmOkCancelDisplay(f"{name} {why}. Install it now?", windowTitle="X-ray registration"):
             slicer.util.pip_install(name)
         return
-    listed = [one for one in packaging.load_requirements(str(_REQUIREMENTS)) if one.name == name]
+    listed = [one for one in packaging.load_requirements(str(_REQUIREMENTS)) if one.name.replace("-", "_") == name]
     try:
         packaging.pip_ensure(listed or [name], requester="XRayRegistration")
     except Exception as error:  # pip's own; whatever it was, the user is told and can go on without
