@@ -177,7 +177,7 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     recipe = p.add_argument_group("recipe")
     recipe.add_argument("--paper-mode", action="store_true", help="the network and the losses that were published")
     recipe.add_argument("--poses", default=None, metavar="NAME", help="distribution of the poses, such as scr, rayemb, uniform")
-    recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json (default 298 at 1020 mm)")
+    recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json of the X-rays to come")
     recipe.add_argument("--batch-size", type=_whole, default=None, metavar="N", help="images an iteration (default 16)")
     recipe.add_argument("--learning-rate", type=_positive, default=None, metavar="X", help="at its highest (default the method's)")
     recipe.add_argument("--validate-every", type=_whole, default=None, metavar="N", help="iterations (default 500)")

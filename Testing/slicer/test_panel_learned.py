@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-import slicer
-import slicer.util
+import slicer  # noqa: F401 (marks a test of the scene for conftest)
 from XRayRegistrationScene.jobs import DONE, RUNNING
 
 from Testing.slicer.panel_driver import add_case, off_mm

@@ -59,7 +59,9 @@ class SceneCoordinates(LearnedMethod):
     name: ClassVar[str] = "scene_coordinates"
     summary: ClassVar[str] = "a network gives each pixel its points on the bone; trained on each patient's CT"
     reference: ClassVar[str] = "Shrestha et al., MICCAI 2023"
-    needs: ClassVar[Needs] = Needs(training_per_patient=True, weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
+    needs: ClassVar[Needs] = Needs(
+        training_per_patient=True, weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES
+    )
     options_type: ClassVar[type] = SceneCoordinatesOptions
 
     def task(
