@@ -179,13 +179,14 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     recipe.add_argument("--poses", default=None, metavar="NAME", help="distribution of the poses, such as scr, rayemb, uniform")
     recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json of the X-rays to come")
     recipe.add_argument("--batch-size", type=_whole, default=None, metavar="N", help="images an iteration (default 16)")
-    recipe.add_argument("--learning-rate", type=_positive, default=None, metavar="X", help="at its highest (default the method's)")
+    recipe.add_argument("--learning-rate", type=_positive, default=None, metavar="X",
+                        help="at its highest (default: the method's)")  # fmt: skip
     recipe.add_argument("--validate-every", type=_whole, default=None, metavar="N", help="iterations (default 500)")
     recipe.add_argument("--seed", type=_whole, default=0, metavar="N", help="of everything random")
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda")
     machine.add_argument("--devices", type=_whole, default=1, metavar="N", help="GPUs of this machine")
-    machine.add_argument("--nodes", type=_whole, default=1, metavar="N", help="machines, started by torchrun")
+    machine.add_argument("--nodes", type=_whole, default=1, metavar="N", help="machines; started by torchrun")
     machine.add_argument("--precision", default=None, metavar="auto|32|bf16", help="of the network (default auto)")
     _progress_options(p)
 
