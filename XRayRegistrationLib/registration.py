@@ -97,6 +97,7 @@ def register(
             break
     assert best is not None
     refined, verdict, proposal, images = best.refined, best.verdict, best.proposal, best.images
+    proposed = proposal.candidates[0].rig_from_ct if proposal.proposed is None else proposal.proposed
     tell(0.95, "verifying")
     points, names = _landmarks(landmarks, model)
     result = Result(
@@ -105,7 +106,7 @@ def register(
         method=method,
         views=tuple(ResultView(x.camera, x.source, dict(x.provenance)) for x in images),
         camera_from_ct_views=rigs @ refined.rig_from_ct,
-        proposed_camera_from_ct_views=rigs @ proposal.candidates[0].rig_from_ct,
+        proposed_camera_from_ct_views=rigs @ proposed,
         probability=verdict.probability,
         covariance=verdict.covariance,
         centre_ct=model.centroid,

@@ -17,7 +17,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.methods import Candidate, Proposal, get_method
 from XRayRegistrationLib.methods.learned import NothingProposedError
 from XRayRegistrationLib.networks.network_input import network_view, standardised
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
@@ -171,3 +171,33 @@ def test_unet_sizes_and_the_papers_number_of_parameters() -> None:
     assert light(torch.zeros(1, 1, 96, 64)).shape == (1, 9, 48, 32)
     assert light.multiple == 32
     assert sum(p.numel() for p in light.parameters()) * 2 < 4e6
+
+
+def test_after_the_network_comes_what_lies_around_its_pose_and_then_everything(
+    ct: Volume, model: BoneModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pose = np.eye(4)
+    pose[2, 3] = 700.0
+    asked: list[Any] = []
+
+    def search(self: Any, xrays: Any, prepared: Any, start: Any, **_: Any) -> Proposal:
+        asked.append(start)
+        return Proposal((Candidate(2 * pose, 0.1, "search"),), more=None if len(asked) > 1 else lambda: Proposal(()))
+
+    monkeypatch.setattr("XRayRegistrationLib.methods.diffdrr.DiffDrr.propose", search)
+    monkeypatch.setattr(type(METHOD), "propose_view", lambda *_: [(pose, 0.2, "network")])
+    path = write(tmp_path / "w.safetensors", ct)
+    stages = []
+    for search_on_failure in (False, True):
+        asked.clear()
+        prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path), "search_on_failure": search_on_failure}))
+        proposal = METHOD.propose([xray_of(LEARNED_CAMERA)], prepared, "ap")
+        assert proposal.candidates[0].origin == "network"
+        assert asked == []  # only where the network's pose does not verify
+        stages = [proposal]
+        while stages[-1].more is not None:
+            stages.append(stages[-1].more())
+        np.testing.assert_array_equal(asked[0], pose)
+        assert asked[1:] == (["ap"] if search_on_failure else [])
+        assert all(np.array_equal(stage.proposed, pose) for stage in stages[1:])
+    assert len(stages) == 4

@@ -95,6 +95,8 @@ class Proposal:
             nothing left to try.
         message: a sentence on how the method ended.
         trace: for reports.
+        proposed: rig_from_ct (4, 4) that the method itself proposed, where the candidates are what a search around it
+            found; None where that is the first candidate.
     """
 
     candidates: tuple[Candidate, ...]
@@ -102,6 +104,7 @@ class Proposal:
     more: Callable[[], Proposal] | None = None
     message: str = ""
     trace: tuple[dict[str, Any], ...] = ()
+    proposed: Array | None = None
 
 
 class Method(ABC):

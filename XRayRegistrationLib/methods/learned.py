@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,8 +153,8 @@ class LearnedMethod(Method):
     ) -> Proposal:
         """Poses that the network suggests, from each view of a rig; a start is used by the search alone.
 
-        Where nothing that the network says verifies, the search of method ``diffdrr`` comes next, unless the option
-        ``search_on_failure`` is off.
+        Where none of them verifies, the poses around the best one come next, as around a rough start; then, unless the
+        option ``search_on_failure`` is off, the whole search of method ``diffdrr``, to which the network says nothing.
 
         Raises:
             NothingProposedError: the network saw nothing and there is to be no search.
@@ -171,19 +172,33 @@ class LearnedMethod(Method):
                 reasons.append(str(error))
         candidates.sort(key=lambda c: c.cost)
 
-        def search() -> Proposal:
+        def search(around: Start) -> Proposal:
             from XRayRegistrationLib.methods.diffdrr import DiffDrr
 
             plain = DiffDrr()
             ready = plain.prepare(prepared.ct, prepared.bone, plain.options())
-            return plain.propose(xrays, ready, start, backend=backend, seed=seed, progress=progress)
+            return plain.propose(xrays, ready, around, backend=backend, seed=seed, progress=progress)
 
-        more = search if prepared.options.search_on_failure else None
+        more = (lambda: search(start)) if prepared.options.search_on_failure else None
         if candidates:
-            return Proposal(tuple(candidates), more=more, message=f"{len(candidates)} poses from the network")
+            near = candidates[0].rig_from_ct
+            return Proposal(
+                tuple(candidates),
+                more=lambda: _followed(search(near), more, near),
+                message=f"{len(candidates)} poses from the network",
+            )
         if more is None:
             raise NothingProposedError(f"method {self.name!r} found no pose: {'; '.join(reasons)}; try method 'diffdrr'")
         return more()
+
+
+def _followed(proposal: Proposal, more: Callable[[], Proposal] | None, proposed: Array) -> Proposal:
+    """The proposal of a search after a network's, with ``more`` after the last of its own."""
+    own = proposal.more
+    if own is not None:
+        return replace(proposal, more=lambda: _followed(own(), more, proposed), proposed=proposed)
+    last = None if more is None else lambda: _followed(more(), None, proposed)
+    return replace(proposal, more=last, proposed=proposed)
 
 
 def _require_torch() -> None:
