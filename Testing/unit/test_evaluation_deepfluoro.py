@@ -190,7 +190,8 @@ def test_the_command_evaluates_on_it(h5_file, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_module, "register", two_mm_deep)
     values = {
         "protocol": "deepfluoro", "method": ["diffdrr"], "ct": ["18-0002"], "bone": None, "landmarks": None,
-        "deepfluoro": str(h5_file), "cases": None, "weights": None, "paper_mode": False, "backend": "auto", "jobs": 1,
+        "deepfluoro": str(h5_file), "cases": None, "weights": None, "paper_mode": False,
+        "appearance": None, "with_search": False, "backend": "auto", "jobs": 1,
         "scheduler": None, "failures": 4, "out": str(tmp_path / "out"), "seed": 0, "resume": False, "progress": "none",
         "quiet": True,
     }  # fmt: skip

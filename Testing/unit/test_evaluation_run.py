@@ -243,7 +243,8 @@ def test_the_papers_figures():
 def _args(ct_file: Path, out: Path, **more) -> Namespace:
     values = {
         "protocol": "scr", "method": ["diffdrr"], "ct": [str(ct_file)], "bone": None, "landmarks": None,
-        "deepfluoro": None, "cases": 2, "weights": None, "paper_mode": False, "backend": "auto", "jobs": 1,
+        "deepfluoro": None, "cases": 2, "weights": None, "paper_mode": False,
+        "appearance": None, "with_search": False, "backend": "auto", "jobs": 1,
         "scheduler": None, "failures": 4, "out": str(out), "seed": 1, "resume": False, "progress": "none", "quiet": False,
     }  # fmt: skip
     return Namespace(**{**values, **more})

@@ -102,7 +102,7 @@ class DeepFluoroFile:
     def labels(self, specimen: str) -> Volume:
         """1 left and 2 right hemipelvis, 3 vertebrae, 4 and 7 upper and lower sacrum, 5 left and 6 right femur."""
         with self._open() as h5:
-            return self._volume(h5, f"{specimen}/vol-seg/image")
+            return self._volume(h5, "/".join((specimen, "vol-seg", "image")))
 
     def landmarks(self, specimen: str) -> Landmarks:
         """The anatomical landmarks on the CT, in order of name."""
@@ -118,8 +118,8 @@ class DeepFluoroFile:
         with self._open() as h5:
             where = f"{specimen}/projections/{number:03d}"
             turned = bool(np.asarray(self._get(h5, f"{where}/rot-180-for-up")).ravel()[0])
-            stored = np.asarray(self._get(h5, f"{where}/image/pixels"), dtype=np.float32)
-            pose = np.asarray(self._get(h5, f"{where}/gt-poses/cam-to-pelvis-vol"), dtype=np.float64)
+            stored = np.asarray(self._get(h5, "/".join((where, "image", "pixels"))), dtype=np.float32)
+            pose = np.asarray(self._get(h5, "/".join((where, "gt-poses", "cam-to-pelvis-vol"))), dtype=np.float64)
             intrinsic = np.asarray(self._get(h5, "proj-params/intrinsic"), dtype=np.float64)
             extrinsic = np.asarray(self._get(h5, "proj-params/extrinsic"), dtype=np.float64)
             spacing = float(np.asarray(self._get(h5, "proj-params/pixel-col-spacing")).ravel()[0])
