@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LEAST_PAIRS = 12
 _MODES = 3
+_ASKED_ANYWAY = 0.1  # of the pixels
 _PAPER_CAMERA = Camera.from_spacing(512, 512, 1536 * 0.194 / 512, 1020.0)
 _PAPER_LOG_SIGMA, _PAPER_PX = 0.0, 20.0  # of simulated images: below 100 mm counts as bone; RANSAC's threshold
 # A mean distance in space over the standard deviation along one axis, of a normal distribution: 2 sqrt(2 / pi).
@@ -144,7 +145,9 @@ def decode(out: Tensor, camera: Camera, field: NDArray[np.bool_], header: dict[s
     believed = field.reshape(height, step_v, width, step_u).all(axis=(1, 3))
     paper = header["architecture"]["paper_mode"]
     if not paper:
-        believed &= values[8] > 0.0
+        # in a strange X-ray the network may doubt all bone: the tenth that it doubts least is asked all the same
+        doubt = np.quantile(values[8][believed], 1.0 - _ASKED_ANYWAY) if believed.any() else 0.0
+        believed &= values[8] > min(0.0, float(doubt))
     centre = np.asarray(header["centre_ct"])
     points, pixels, sigmas = [], [], []
     u, v = np.meshgrid(columns, rows)
@@ -185,14 +188,17 @@ def solve_scene_coordinates(
     )
     assert pairs.depth_mm is not None
     centre = np.asarray(header["centre_ct"])
-    return tuple(replace(p, camera_from_ct=_at_depth(p.camera_from_ct, centre, pairs.depth_mm)) for p in poses)
+    return tuple(replace(p, camera_from_ct=_nearer_depth(p.camera_from_ct, centre, pairs.depth_mm)) for p in poses)
 
 
-def _at_depth(camera_from_ct: Array, centre_ct: Array, depth_mm: float) -> Array:
-    """The pose moved along the ray through ``centre_ct`` until that is ``depth_mm`` from the source."""
+def _nearer_depth(camera_from_ct: Array, centre_ct: Array, depth_mm: float) -> Array:
+    """The pose moved along the ray through ``centre_ct`` to the mean of its depth and of ``depth_mm``, which errs least.
+
+    (On 124 X-rays the median errors of PnP, of the learned depth and of their mean were 24, 27 and 21 mm.)
+    """
     centre = transform_points(camera_from_ct, centre_ct)
     moved = camera_from_ct.copy()
-    moved[:3, 3] += centre * (depth_mm / centre[2] - 1.0)
+    moved[:3, 3] += centre * 0.5 * (depth_mm / centre[2] - 1.0)
     return moved
 
 
