@@ -119,8 +119,8 @@ def scene_coordinates_network(architecture: dict[str, Any]) -> nn.Module:
     """U-Net with 8 channels: entry xyz, log error, exit xyz, log error.
 
     The light one has three more: whether there is bone, and how far the bone's centre is from the source, with its log
-    error. Coordinates that are uncertain are drawn towards the middle, which makes the bone look small and far away;
-    the depth that is learned by itself is not.
+    error. Coordinates that are uncertain are drawn together, and the depth that PnP makes of them errs by that; the depth
+    that is learned by itself errs in other ways.
     """
     channels = 8 if architecture["paper_mode"] else 11
     return UNet(1, channels, architecture["widths"], stem=architecture["stem"])
