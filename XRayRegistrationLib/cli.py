@@ -187,6 +187,8 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda")
     machine.add_argument("--devices", type=_whole, default=1, metavar="N", help="GPUs of this machine")
     machine.add_argument("--nodes", type=_whole, default=1, metavar="N", help="machines; started by torchrun")
+    machine.add_argument("--workers", type=_whole, default=None, metavar="N",
+                         help="processes that make X-rays ahead (default: one a core for a GPU, else none)")  # fmt: skip
     machine.add_argument("--precision", default=None, metavar="auto|32|bf16", help="of the network (default auto)")
     _progress_options(p)
 

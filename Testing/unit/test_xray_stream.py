@@ -75,3 +75,21 @@ def test_several_cts_take_turns(subject: Subject) -> None:
 def test_poses_of_an_unknown_name_are_refused(subject: Subject) -> None:
     with pytest.raises(InputError, match="standing"):
         XRayStream([subject], replace(OPTIONS, poses="standing"), 4, seed=0)
+
+
+def test_other_processes_make_the_same_batches_in_the_same_order(subject: Subject) -> None:
+    from itertools import islice
+
+    from XRayRegistrationLib.methods import get_method
+    from XRayRegistrationLib.training.options import TrainingOptions
+    from XRayRegistrationLib.training.workers import batches, worker_count
+
+    method = get_method("scene_coordinates")
+    training = TrainingOptions(iterations=1, batch_size=4)
+    task = method.task([subject], (), method.options(), training, CAMERA.resized(64, 64))
+    alone = list(islice(batches(task, 1, 2, 0, CPU), 4))
+    ahead = list(islice(batches(task, 1, 2, 2, CPU), 4))
+    assert all(same(a, b) for a, b in zip(alone, ahead, strict=True))
+    assert worker_count(None, CPU) == 0
+    assert worker_count(3, CPU) == 3
+    assert worker_count(None, torch.device("cuda")) in (1, 2, 4, 8, 16)

@@ -83,7 +83,7 @@ def _training_options(args: argparse.Namespace) -> Any:
         raise InputError("--minutes and --iterations are both budgets; give one of them")
     if args.iterations is not None:
         values |= {"iterations": args.iterations, "minutes": None}
-    for name in ("minutes", "batch_size", "learning_rate", "validate_every", "precision"):
+    for name in ("minutes", "batch_size", "learning_rate", "validate_every", "precision", "workers"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     return TrainingOptions(**values)

@@ -22,6 +22,7 @@ from XRayRegistrationLib.training.log import MetricLog
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.schedule import learning_rate_factor
 from XRayRegistrationLib.training.task import Task, Validation
+from XRayRegistrationLib.training.workers import batches, worker_count
 
 Tell = Callable[[float, str], None]
 
@@ -117,6 +118,10 @@ class _Run:
         if main and not resume:
             self._save()
         self.last_save = time.monotonic()
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        first = self.progressed.iteration * world + rank
+        workers = worker_count(self.options.workers, self.fabric.device)
+        self.batches = batches(self.task, first, world, workers, self.fabric.device)
         self.speed = _Speed(self.options.batch_size * self.fabric.world_size)
         self.before = time.monotonic()
         self.mean_loss: float | None = None
@@ -171,7 +176,7 @@ class _Run:
         factor = learning_rate_factor(number - self.progressed.begun_iteration, self._fraction(), self.options.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        batch = self.task.batch(number * world + rank, self.fabric.device)
+        batch = next(self.batches)
         self.network.train()
         loss, parts = self.task.loss(self.network, batch)
         self.optimizer.zero_grad()

@@ -28,6 +28,7 @@ class TrainingOptions:
         seed: of everything random.
         device: ``"auto"`` is CUDA where there is one.
         devices, nodes: more than one trains in parallel, through Fabric's launchers.
+        workers: processes that make X-rays ahead of the training; 0 for none, None for what suits the device.
         precision: ``"auto"`` is bfloat16 for the network where that is fast and the method says that it is safe.
     """
 
@@ -46,6 +47,7 @@ class TrainingOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     nodes: int = 1
+    workers: int | None = None
     precision: Literal["auto", "32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} of the training is {value!r}; allowed is a number above 0")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers of the training is {self.workers!r}; allowed is a whole number from 0")
         if not 0.0 <= self.averaging < 1.0:
             raise InputError(f"averaging of the training is {self.averaging!r}; allowed is 0 up to, not including, 1")
 
