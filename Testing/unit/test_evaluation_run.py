@@ -358,3 +358,20 @@ def test_a_real_method_in_two_processes(source, tmp_path):
     assert all(c.passed and c.refined.mtre_landmarks_mm < 0.5 for c in cases)
     assert all(c.proposed.mtre_landmarks_mm > c.refined.mtre_landmarks_mm for c in cases)
     assert all(c.prediction.seconds["propose_s"] > 0 for c in cases)
+
+
+def test_methods_that_learn_are_measured_alone_unless_the_search_is_asked_for() -> None:
+    alone = {run.label: run.options for run in evaluate.method_runs(["diffdrr", "scene_coordinates"], [], paper_mode=False)}
+    assert alone == {"diffdrr": {}, "scene_coordinates": {"search_on_failure": False}}
+    (with_search,) = evaluate.method_runs(["scene_coordinates"], [], paper_mode=False, with_search=True)
+    assert with_search.label == "scene_coordinates (with search)"
+    assert with_search.options == {"search_on_failure": True}
+
+
+def test_another_appearance_is_part_of_the_protocol_and_real_images_have_none() -> None:
+    protocol = evaluate._with_appearance(PROTOCOLS["scr"], "randomised")
+    assert protocol.settings()["appearance"] == "randomised"
+    with pytest.raises(InputError, match="'sunny' is unknown; allowed are randomised, realistic, clean"):
+        evaluate._with_appearance(PROTOCOLS["scr"], "sunny")
+    with pytest.raises(InputError, match="whose images are real"):
+        evaluate._with_appearance(PROTOCOLS["deepfluoro"], "clean")
