@@ -160,6 +160,7 @@ def needs_words(method) -> str:
         )
         if asked
     ]
-    wants += [f"the package {name}" for name in needs.packages]
+    if needs.packages:
+        wants.append(f"the package{'s' if needs.packages[1:] else ''} {' and '.join(needs.packages)}")
     needed = "Needs " + ", ".join(wants) + "." if wants else "Needs nothing else."
     return f"{method.summary[:1].upper()}{method.summary[1:]}. {needed} ({method.reference})"

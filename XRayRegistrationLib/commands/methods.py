@@ -32,7 +32,9 @@ def needs_in_words(row: dict[str, Any]) -> str:
             ("labels_or_landmarks", "labels or landmarks of the CT"),
             ("start_pose", "a start pose"),
         )
-        if row[key]
+        if row[key] and not (key == "trained_weights" and row["training_per_patient"])
     ]
-    needs += [f"the package {name}" for name in row["optional_packages"]]
+    packages = list(row["optional_packages"])
+    if packages:
+        needs.append(f"the package{'s' if packages[1:] else ''} {' and '.join(packages)}")
     return ", ".join(needs) if needs else "no training, no labels and no start pose"
