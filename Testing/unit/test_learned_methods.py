@@ -44,12 +44,11 @@ def write(path: Path, ct: Volume, **changes: Any) -> Path:
         "architecture": architecture,
         "input": {"camera": camera_header(LEARNED_CAMERA), "poses": "scr"},
         "centre_ct": [0.0, 0.0, 0.0],
-        "depth_mm": 650.0,
         "cts": [{"name": "phantom", "fingerprint": fingerprint(ct)}],
         **changes,
     }
     torch.manual_seed(0)
-    network = UNet(1, 11, [4, 8])
+    network = UNet(1, 9, [4, 8])
     with torch.no_grad():
         network.head.weight[8] = 0.0
         network.head.bias[8] = -10.0  # no bone anywhere

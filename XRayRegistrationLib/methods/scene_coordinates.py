@@ -7,7 +7,7 @@ MICCAI 2023). Trained on the patient's own CT; no annotation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
 from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
@@ -122,17 +121,15 @@ class Pairs:
 
     Attributes:
         points_ct: (n, 3) mm. pixels: (n, 2). sigma_mm: (n,) standard deviation along one axis.
-        depth_mm: of the bone's centre from the source along the beam's axis; None in paper_mode.
     """
 
     points_ct: Array
     pixels: Array
     sigma_mm: Array
-    depth_mm: float | None = None
 
 
 def decode(out: Tensor, camera: Camera, field: NDArray[np.bool_], header: dict[str, Any]) -> Pairs:
-    """What the network's result (8 or 11, h, w) says, of the pixels on bone inside ``field`` (H, W) or (h, w).
+    """What the network's result (8 or 9, h, w) says, of the pixels on bone inside ``field`` (H, W) or (h, w).
 
     Args:
         camera: of the image that the network saw.
@@ -159,12 +156,7 @@ def decode(out: Tensor, camera: Camera, field: NDArray[np.bool_], header: dict[s
         points.append(centre + 100.0 * values[first : first + 3, chosen].T)
         pixels.append(np.stack([u[chosen], v[chosen]], axis=-1))
         sigmas.append(100.0 * np.exp(np.clip(log_sigma[chosen], -6.0, 4.0)) / (np.sqrt(3.0) if paper else _MEAN_OVER_SIGMA))
-    depth_mm = None
-    if not paper and believed.any():
-        weight = np.exp(-np.clip(values[10][believed], -5.0, 3.0))
-        depth_mm = header["depth_mm"] + 100.0 * float((values[9][believed] * weight).sum() / weight.sum())
-    joined = [np.concatenate(p).astype(np.float64) for p in (points, pixels, sigmas)]
-    return Pairs(joined[0], joined[1], joined[2], depth_mm)
+    return Pairs(*(np.concatenate(p).astype(np.float64) for p in (points, pixels, sigmas)))
 
 
 def solve_scene_coordinates(
@@ -183,23 +175,9 @@ def solve_scene_coordinates(
     if header["architecture"]["paper_mode"]:
         options = PnpOptions(solver="opencv", threshold_px=_PAPER_PX, max_pairs=len(pairs.pixels))
         return solve_pnp(pairs.points_ct, pairs.pixels, camera, options=options, seed=seed)
-    poses = solve_pnp(
+    return solve_pnp(
         pairs.points_ct, pairs.pixels, camera, sigma_mm=pairs.sigma_mm, options=PnpOptions(modes=_MODES), seed=seed
     )
-    assert pairs.depth_mm is not None
-    centre = np.asarray(header["centre_ct"])
-    return tuple(replace(p, camera_from_ct=_nearer_depth(p.camera_from_ct, centre, pairs.depth_mm)) for p in poses)
-
-
-def _nearer_depth(camera_from_ct: Array, centre_ct: Array, depth_mm: float) -> Array:
-    """The pose moved along the ray through ``centre_ct`` to the mean of its depth and of ``depth_mm``, which errs least.
-
-    (On 124 X-rays the median errors of PnP, of the learned depth and of their mean were 24, 27 and 21 mm.)
-    """
-    centre = transform_points(camera_from_ct, centre_ct)
-    moved = camera_from_ct.copy()
-    moved[:3, 3] += centre * 0.5 * (depth_mm / centre[2] - 1.0)
-    return moved
 
 
 def propose_poses(out: Tensor, camera: Camera, field: NDArray[np.bool_], header: dict[str, Any], seed: int) -> Array | None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
@@ -21,11 +20,8 @@ if TYPE_CHECKING:
     from XRayRegistrationLib.simulation.subject import Subject
     from XRayRegistrationLib.training.xray_stream import StreamOptions
 
-Array = NDArray[np.float64]
 UNIT_MM = 100.0  # of the coordinates that the network gives
 _VALIDATION_BATCHES, _VALIDATION_SEED = 4, 1 << 20
-_DEPTH_POSES, _DEPTH_SEED = 256, 7
-_DEPTH_WEIGHT = 0.5
 
 
 class SceneCoordinatesTask(Task):
@@ -55,16 +51,12 @@ class SceneCoordinatesTask(Task):
         stride = 1 if options.paper_mode else 2
         self.stream = XRayStream([subject], stream, training.batch_size, training.seed, stride)
         self.held_out = XRayStream([subject], stream, training.batch_size, training.seed + _VALIDATION_SEED, stride)
-        rng = np.random.default_rng(_DEPTH_SEED)
-        poses = [self.stream.sampler.sample(subject, stream.camera, rng) for _ in range(_DEPTH_POSES)]
-        self.depth_mm = float(_depths(np.stack(poses), subject.bone.centroid).mean())
         self._judged: list[XRayBatch] = []
         self._header = {
             "architecture": self.architecture,
             "input": {"camera": camera_header(stream.camera), "poses": stream.poses},
             "units": f"ct coordinates in {UNIT_MM:g} mm from centre_ct, and the logarithm of their error in the same unit",
             "centre_ct": [float(x) for x in self.centre_ct],
-            "depth_mm": self.depth_mm,
             "cts": [ct_header(subject)],
         }
 
@@ -84,9 +76,7 @@ class SceneCoordinatesTask(Task):
         out = network(batch.image.contiguous(memory_format=torch.channels_last)).float()
         if self.paper_mode:
             return paper_loss(out, target)
-        depth_mm = _depths(batch.camera_from_ct, self.subject.bone.centroid)
-        depth = torch.as_tensor((depth_mm - self.depth_mm) / UNIT_MM, dtype=torch.float32, device=out.device)
-        return robust_loss(out, target, depth)
+        return robust_loss(out, target)
 
     def optimizer(self, network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
         """The paper's is Adam."""
@@ -116,13 +106,8 @@ class SceneCoordinatesTask(Task):
 
 
 def scene_coordinates_network(architecture: dict[str, Any]) -> nn.Module:
-    """U-Net with 8 channels: entry xyz, log error, exit xyz, log error.
-
-    The light one has three more: whether there is bone, and how far the bone's centre is from the source, with its log
-    error. Coordinates that are uncertain are drawn together, and the depth that PnP makes of them errs by that; the depth
-    that is learned by itself errs in other ways.
-    """
-    channels = 8 if architecture["paper_mode"] else 11
+    """U-Net with 8 channels (entry xyz, log error, exit xyz, log error); the light one also says where bone is."""
+    channels = 8 if architecture["paper_mode"] else 9
     return UNet(1, channels, architecture["widths"], stem=architecture["stem"])
 
 
@@ -141,26 +126,19 @@ def paper_loss(out: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
     return loss, {"error_mm": UNIT_MM * float(_mean(error[bone].detach()))}
 
 
-def robust_loss(out: Tensor, target: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Mean of |X - mu| / b + log b on bone, the same for the depth, and cross-entropy of whether there is bone.
+def robust_loss(out: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Mean of |X - mu| / b + log b on bone, and cross-entropy of whether there is bone.
 
     The scale b is then the mean distance; large errors, of which truncated views have many, pull less than squared.
 
     Args:
-        out: (N, 11, h, w). target: (N, 2, 3, h, w), NaN off the bone. depth: (N,) of the bone's centre.
+        out: (N, 9, h, w). target: (N, 2, 3, h, w), NaN off the bone.
     """
     log_scale, bone, error = _parts(out, target, -5.0, 3.0)
     on = (error * torch.exp(-log_scale) + log_scale)[bone]
     presence = nn.functional.binary_cross_entropy_with_logits(out[:, 8], bone[:, 0].float())
-    log_depth_scale = out[:, 10].clamp(-5.0, 3.0)
-    depth_error = (out[:, 9] - depth[:, None, None]).abs()
-    off = (depth_error * torch.exp(-log_depth_scale) + log_depth_scale)[bone[:, 0]]
-    loss = _mean(on) + presence + _DEPTH_WEIGHT * _mean(off)
-    return loss, {
-        "error_mm": UNIT_MM * float(_mean(error[bone].detach())),
-        "depth_mm": UNIT_MM * float(_mean(depth_error[bone[:, 0]].detach())),
-        "presence": float(presence.detach()),
-    }
+    loss = _mean(on) + presence
+    return loss, {"error_mm": UNIT_MM * float(_mean(error[bone].detach())), "presence": float(presence.detach())}
 
 
 def _parts(out: Tensor, target: Tensor, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,12 +148,6 @@ def _parts(out: Tensor, target: Tensor, low: float, high: float) -> tuple[Tensor
     bone = torch.isfinite(target).all(2)
     error = (torch.where(bone[:, :, None], target, coordinates.detach()) - coordinates).square().sum(2)
     return log_scale, bone, (error + 1e-8).sqrt()
-
-
-def _depths(camera_from_ct: Array, point_ct: Array) -> Array:
-    """(N,) mm, depth of a point (3,) at poses (N, 4, 4)."""
-    depths: Array = camera_from_ct[:, 2, :3] @ point_ct + camera_from_ct[:, 2, 3]
-    return depths
 
 
 def _mean(values: Tensor) -> Tensor:
