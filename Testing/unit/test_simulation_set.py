@@ -14,11 +14,12 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import OutputFolder
 from XRayRegistrationLib.files.landmarks import write_landmarks
 from XRayRegistrationLib.files.volume_file import write_volume
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop
 from XRayRegistrationLib.simulation.shots import shoot
-from XRayRegistrationLib.simulation.simulated_set import cios_camera, read_simulated_set, write_simulated_set
+from XRayRegistrationLib.simulation.simulated_set import read_simulated_set, write_simulated_set
 from XRayRegistrationLib.simulation.subject import make_subject
 
 pytest.importorskip("torch", reason="the extra torch is not installed")

@@ -15,11 +15,12 @@ from XRayRegistrationLib.errors import InputError, MissingDependencyError
 from XRayRegistrationLib.files.atomic import OutputFolder
 from XRayRegistrationLib.files.landmarks import Landmarks, read_landmarks
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.ct import read_labels
 from XRayRegistrationLib.progress import Progress
 from XRayRegistrationLib.simulation.appearance import PRESETS, AppearanceOptions, preset
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
-from XRayRegistrationLib.simulation.simulated_set import cios_camera, write_simulated_set
+from XRayRegistrationLib.simulation.simulated_set import write_simulated_set
 from XRayRegistrationLib.simulation.subject import make_subject
 
 DEFAULT_SIZE_PX = 128

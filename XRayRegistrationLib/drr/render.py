@@ -129,7 +129,7 @@ def first_last_hit(
     step = default_step_mm(volume) if step_mm is None else float(step_mm)
     module = _module(backend)
     if not hasattr(module, "first_last_hit"):
-        module = _module("auto")  # torch and diffdrr render images; hits come from the CPU backends
+        module = _module("auto")  # diffdrr renders images alone
     depth = module.first_last_hit(volume, camera, poses, float(threshold_mu), step)
     return depth[0] if single else depth
 

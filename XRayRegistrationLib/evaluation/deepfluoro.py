@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.bone.model import build_bone_model
 from XRayRegistrationLib.errors import InputError, MissingDependencyError
 from XRayRegistrationLib.evaluation.cases import Case, CaseSource, Patient, fingerprint, is_truncated
-from XRayRegistrationLib.evaluation.protocols import BORDER_PX, PLAIN, PROTOCOLS, TRUNCATED, Protocol
+from XRayRegistrationLib.evaluation.protocols import PLAIN, PROTOCOLS, TRUNCATED, Protocol
 from XRayRegistrationLib.files.landmarks import Landmarks
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import BORDER_PX
 from XRayRegistrationLib.geometry.deepfluoro import (
     camera_from_ct_from_deepfluoro,
     camera_from_deepfluoro,

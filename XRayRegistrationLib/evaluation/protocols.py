@@ -10,10 +10,8 @@ from typing import Any, Literal
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import BORDER_PX, cios_camera
 from XRayRegistrationLib.methods.options import nearest_names
-
-CIOS_SDD_MM, CIOS_DETECTOR_PX, CIOS_PIXEL_MM = 1020.0, 1536, 0.194  # Siemens CIOS Fusion
-BORDER_PX = 50  # of DeepFluoro's images, where the collimator is; the papers crop it on every side
 
 #: Tags of a case; each is a group of the tables, beside "all".
 PLAIN, TRUNCATED, INSTRUMENTS, INVERTED = "plain", "truncated", "instruments", "inverted"
@@ -72,12 +70,6 @@ class Protocol:
                 "source_detector_distance_mm": self.camera.source_detector_distance_mm,
             }
         return values
-
-
-def cios_camera(size_px: int, border_px: int = 0) -> Camera:
-    """The CIOS Fusion's whole detector, or that without a border, at ``size_px`` x ``size_px`` pixels."""
-    width_mm = (CIOS_DETECTOR_PX - 2 * border_px) * CIOS_PIXEL_MM
-    return Camera.from_spacing(size_px, size_px, width_mm / size_px, CIOS_SDD_MM)
 
 
 PROTOCOLS: dict[str, Protocol] = {

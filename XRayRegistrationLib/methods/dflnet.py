@@ -12,6 +12,7 @@ import numpy as np
 
 from XRayRegistrationLib.errors import MissingDependencyError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, rotation_exp, transform_points
 from XRayRegistrationLib.methods.base import Array
 from XRayRegistrationLib.methods.fixed_landmarks import FixedLandmarks, Recipe
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _COUNT = 14
 _ITERATIONS, _CONFIDENCE = 1000, 0.99
-_CAMERA = Camera.from_spacing(512, 512, 1536 * 0.194 / 512, 1020.0)
+_CAMERA = cios_camera(512)
 _RECIPE = Recipe("scr", "heatmaps", 2.5, "none", 0.8, solver="iterative", threshold_px=20.0, subpixel=False, optimizer="adam")
 _LIGHT = Recipe("light", "heatmaps", 1.5, "none", 0.8)
 

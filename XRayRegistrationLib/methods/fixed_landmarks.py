@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
@@ -67,7 +68,7 @@ class Recipe:
 DEFAULT_RECIPE = Recipe("light", "locations", 1.0, "shadows", 0.5)
 #: Their images have 180 pixels and a border to 192; here all 192 are seen.
 DFLNET_RECIPE = Recipe("dflnet", "heatmaps", 2.5, "classes", 0.9, subpixel=False, optimizer="sgd")
-DFLNET_CAMERA = Camera.from_spacing(192, 192, 1536 * 0.194 / 192, 1020.0)
+DFLNET_CAMERA = cios_camera(192)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
 from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from XRayRegistrationLib.training.options import TrainingOptions
     from XRayRegistrationLib.training.task import Task
 
-_PAPER_CAMERA = Camera.from_spacing(512, 512, 1536 * 0.194 / 512, 1020.0)
+_PAPER_CAMERA = cios_camera(512)
 _COST = 1.0  # a network that says a pose and not how sure it is
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import BORDER_PX, cios_camera
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 SURFACE_POINTS, INTERIOR_POINTS, PAPER_POINTS = 700, 300, 10_000
 PAPER_TEMPLATES, PAPER_DRAWS = 4, 11
-_PAPER_CAMERA = Camera.from_spacing(224, 224, 1436 * 0.194 / 224, 1020.0)
+_PAPER_CAMERA = cios_camera(224, BORDER_PX)
 _PAPER_TEMPLATE_CAMERA = Camera.from_spacing(224, 224, 1.4 * 512 / 224, 1800.0)
 
 

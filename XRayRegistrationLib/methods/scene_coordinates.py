@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
 from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _LEAST_PAIRS = 12
 _MODES = 3
 _ASKED_ANYWAY = 0.1  # of the pixels
-_PAPER_CAMERA = Camera.from_spacing(512, 512, 1536 * 0.194 / 512, 1020.0)
+_PAPER_CAMERA = cios_camera(512)
 _PAPER_LOG_SIGMA, _PAPER_PX = 0.0, 20.0  # of simulated images: below 100 mm counts as bone; RANSAC's threshold
 # A mean distance in space over the standard deviation along one axis, of a normal distribution: 2 sqrt(2 / pi).
 _MEAN_OVER_SIGMA = 1.596

@@ -43,7 +43,6 @@ _WAY_OUT = "a folder that xrayreg simulate wrote"
 _AT_ONCE = 16
 _GREY = 65535
 _LEAST_IN_VIEW = 0.05  # of the bone's surface points: an image without bone teaches nothing
-_CIOS_MM, _CIOS_SDD_MM = 1536 * 0.194, 1020.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +80,6 @@ class SimulatedSet:
     hits_ct: NDArray[np.float32] | None = None
     label_values: tuple[int, ...] = ()
     label_shadows: NDArray[np.bool_] | None = None
-
-
-def cios_camera(size_px: int) -> Camera:
-    """The Siemens CIOS Fusion of the DeepFluoro data: 298 mm detector, SDD 1020 mm, resampled to square pixels.
-
-    Raises:
-        InputError: a size below 16 or above 1536 pixels.
-    """
-    if not 16 <= size_px <= 1536:
-        raise InputError(f"the size {size_px} is out of range; allowed are 16 to 1536 pixels")
-    return Camera.from_spacing(size_px, size_px, _CIOS_MM / size_px, _CIOS_SDD_MM)
 
 
 def write_simulated_set(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.networks.network_input import standardised
 from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop, draw_appearance
 from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
@@ -21,7 +22,7 @@ from XRayRegistrationLib.simulation.subject import Subject
 _GEOMETRY, _APPEARANCE = 1, 2  # of the random numbers
 
 #: The Siemens CIOS Fusion at 128 pixels: SDD 1020 mm, 298 mm detector.
-LEARNED_CAMERA = Camera.from_spacing(128, 128, 1536 * 0.194 / 128, 1020.0)
+LEARNED_CAMERA = cios_camera(128)
 
 
 @dataclass(frozen=True)
