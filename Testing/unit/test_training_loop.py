@@ -227,6 +227,9 @@ def test_a_full_disk_ends_the_training_in_one_line_and_keeps_the_last_checkpoint
         ({"minutes": -1.0}, "allowed is a number above 0"),
         ({"iterations": 0}, "allowed is a number above 0"),
         ({"averaging": 1.0}, "allowed is 0 up to"),
+        ({"precision": "16"}, "allowed are auto, 32, bf16"),
+        ({"device": "abacus"}, "allowed are auto, cpu, cuda"),
+        ({"workers": -1}, "allowed is a whole number from 0"),
     ],
 )
 def test_options_that_make_no_sense(values: dict[str, Any], words: str) -> None:

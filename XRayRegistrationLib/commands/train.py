@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     choices = _choices(args)
     camera = None if args.camera is None else read_camera(check_exists(args.camera, "--camera", "the camera"))
     _require_packages()
-    _check_device(args.device)
+    _check_before_reading(args, out)
     with Progress("none" if args.quiet else args.progress) as progress:
         subjects: list[Subject] = []
         held_out: list[Subject] = []
@@ -130,10 +130,16 @@ def _subject(path: str, choice: BoneChoice, landmarks: str | None, labels: str |
     )
 
 
-def _check_device(name: str) -> None:
+def _check_before_reading(args: argparse.Namespace, out: Path) -> None:
+    """What would only show once the CTs are read, which takes a while."""
+    from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
     from XRayRegistrationLib.training.devices import choose_device
+    from XRayRegistrationLib.training.loop import check_out
 
-    choose_device(name)
+    choose_device(args.device)
+    check_out(out, args.resume)
+    if args.poses is not None:
+        pose_sampler(args.poses)
 
 
 def _require_packages() -> None:

@@ -70,14 +70,21 @@ def fit(
     return run.train(resume)
 
 
+def check_out(out: Path, resume: bool = False) -> None:
+    """Raise InputError where weights cannot be called so, or there is nothing to resume."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out} does not end in .safetensors; weights are kept in that format")
+    if resume and not out.exists() and not state_path(out).exists():
+        raise InputError(f"there is nothing to resume at {out}; leave --resume away, or give the --out of a training")
+
+
 class _Run:
     """One call of :func:`fit`."""
 
     def __init__(self, task: Task, out: Path, options: TrainingOptions, tell: Tell) -> None:
         from lightning_fabric import Fabric
 
-        if out.suffix != ".safetensors":
-            raise InputError(f"--out {out} does not end in .safetensors; weights are kept in that format")
+        check_out(out)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says of itself is not for our users
         self.task, self.out, self.options, self.tell = task, out, options, tell
         device = choose_device(options.device)
@@ -110,6 +117,7 @@ class _Run:
 
     def train(self, resume: bool) -> TrainingResult:
         """Go through the budget."""
+        check_out(self.out, resume)
         if resume:
             self._resume()
         main = self.fabric.is_global_zero
@@ -251,8 +259,6 @@ class _Run:
                 p.done, p.without_better = False, 0
                 p.begun_s, p.begun_iteration = p.spent_s, p.iteration
             return
-        if not self.out.exists():
-            raise InputError(f"there is nothing to resume at {self.out}; leave --resume away, or give the --out of a training")
         tensors, header = read_weights(self.out)
         check_same(header, {k: v for k, v in self.header.items() if k != "seed"}, self.out)
         self.bare.load_state_dict(tensors)

@@ -57,6 +57,9 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} of the training is {value!r}; allowed is a number above 0")
+        for name, allowed in (("device", ("auto", "cpu", "cuda")), ("precision", ("auto", "32", "bf16"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} of the training is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers of the training is {self.workers!r}; allowed is a whole number from 0")
         if not 0.0 <= self.averaging < 1.0:
