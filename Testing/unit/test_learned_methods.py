@@ -105,8 +105,8 @@ def test_a_network_that_sees_nothing_is_a_failure_or_hands_over_to_the_search(
     with pytest.raises(NothingProposedError, match=r"found no pose: .* finds bone in 0 pixels only; try method 'diffdrr'"):
         METHOD.propose([xray], prepared)
     asked = []
-    search = "XRayRegistrationLib.methods.diffdrr.DiffDrr.propose"
-    monkeypatch.setattr(search, lambda self, *a, **k: asked.append(a) or "searched")
+    search = "XRayRegistrationLib.methods.learned.search_stages"
+    monkeypatch.setattr(search, lambda *a, **k: asked.append(a) or "searched")
     prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path)}))
     assert METHOD.propose([xray], prepared) == "searched"
     assert len(asked) == 1
@@ -179,11 +179,11 @@ def test_after_the_network_comes_what_lies_around_its_pose_and_then_everything(
     pose[2, 3] = 700.0
     asked: list[Any] = []
 
-    def search(self: Any, xrays: Any, prepared: Any, start: Any, **_: Any) -> Proposal:
-        asked.append(start)
+    def search(xrays: Any, model: Any, ranges: Any, backend: Any, progress: Any) -> Proposal:
+        asked.append(ranges)
         return Proposal((Candidate(2 * pose, 0.1, "search"),), more=None if len(asked) > 1 else lambda: Proposal(()))
 
-    monkeypatch.setattr("XRayRegistrationLib.methods.diffdrr.DiffDrr.propose", search)
+    monkeypatch.setattr("XRayRegistrationLib.methods.learned.search_stages", search)
     monkeypatch.setattr(type(METHOD), "propose_view", lambda *_: [(pose, 0.2, "network")])
     path = write(tmp_path / "w.safetensors", ct)
     stages = []
@@ -196,7 +196,13 @@ def test_after_the_network_comes_what_lies_around_its_pose_and_then_everything(
         stages = [proposal]
         while stages[-1].more is not None:
             stages.append(stages[-1].more())
-        np.testing.assert_array_equal(asked[0], pose)
-        assert asked[1:] == (["ap"] if search_on_failure else [])
+        ((around,), *everything) = asked
+        np.testing.assert_array_equal(around.near, pose)
+        assert around.name == "around the network's pose"
+        depth = (pose @ np.append(model.centroid, 1.0))[2]
+        assert {depth - 30.0, depth, depth + 30.0} < set(around.depths_mm)  # and all that a C-arm may have
+        assert min(around.depths_mm) < 0.6 * 1020.0
+        assert max(around.depths_mm) > 0.8 * 1020.0
+        assert [r.name for ranges in everything for r in ranges] == (["ap"] if search_on_failure else [])
         assert all(np.array_equal(stage.proposed, pose) for stage in stages[1:])
     assert len(stages) == 4

@@ -115,38 +115,8 @@ class DiffDrr(Method):
             pose, origin = self._start(xrays, bone.centroid, start, options, _NOMINAL)
             result = cma_es.solve(_views(xrays, bone.bone), pose, bone.centroid, settings, progress)
             return _finished(result, f"CMA-ES from {origin}")
-        return self._search(xrays, prepared, start, backend, progress)
-
-    def _search(
-        self, xrays: Sequence[XRay], prepared: Prepared, start: Start, backend: str, progress: Progress | None
-    ) -> Proposal:
-        """The first stage of the search; the proposal's ``more`` is the next one."""
-        model = prepared.bone
-        views = {
-            name: _views(xrays, volume, alone=name == "bone" or model.bone_only_ct)
-            for name, volume in model.volumes.items()
-        }
-        stages = [(r, name) for r in search_ranges(xrays, model.centroid, start) for name in model.rendered]
-
-        def run(number: int) -> Proposal:
-            search_range, volume = stages[number]
-            say = f"searching: {search_range.name}, {volume}"
-            found = search(
-                views[volume],
-                model.centroid,
-                model.surface_points,
-                search_range,
-                backend=backend,
-                check=None if progress is None else lambda fraction: progress(fraction, say),
-            )
-            candidates = tuple(
-                Candidate(pose, float(cost), f"{search_range.name}, {volume}", {"starts": int(starts)})
-                for pose, cost, starts in zip(found.rig_from_ct, found.cost, found.starts, strict=True)
-            )
-            more = None if number + 1 == len(stages) else lambda: run(number + 1)
-            return Proposal(candidates, more=more, message=f"{say}: {found.templates} templates")
-
-        return run(0)
+        ranges = search_ranges(xrays, prepared.bone.centroid, start)
+        return search_stages(xrays, prepared.bone, ranges, backend, progress)
 
     def _start(
         self, xrays: Sequence[XRay], centre_ct: Array, start: Start, options: DiffDrrOptions, fraction: float
@@ -167,6 +137,36 @@ class DiffDrr(Method):
         if camera.camera_from_rig is not None:
             camera_from_ct = inverse(camera.camera_from_rig) @ camera_from_ct
         return camera_from_ct, f"the view {view!r}"
+
+
+def search_stages(
+    xrays: Sequence[XRay], model: BoneModel, ranges: Sequence[SearchRange], backend: str, progress: Progress | None
+) -> Proposal:
+    """The first stage of a search through ``ranges``, each with each volume; the proposal's ``more`` is the next one."""
+    views = {
+        name: _views(xrays, volume, alone=name == "bone" or model.bone_only_ct) for name, volume in model.volumes.items()
+    }
+    stages = [(r, name) for r in ranges for name in model.rendered]
+
+    def run(number: int) -> Proposal:
+        search_range, volume = stages[number]
+        say = f"searching: {search_range.name}, {volume}"
+        found = search(
+            views[volume],
+            model.centroid,
+            model.surface_points,
+            search_range,
+            backend=backend,
+            check=None if progress is None else lambda fraction: progress(fraction, say),
+        )
+        candidates = tuple(
+            Candidate(pose, float(cost), f"{search_range.name}, {volume}", {"starts": int(starts)})
+            for pose, cost, starts in zip(found.rig_from_ct, found.cost, found.starts, strict=True)
+        )
+        more = None if number + 1 == len(stages) else lambda: run(number + 1)
+        return Proposal(candidates, more=more, message=f"{say}: {found.templates} templates")
+
+    return run(0)
 
 
 def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list[SearchRange]:

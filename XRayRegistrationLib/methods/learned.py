@@ -17,6 +17,8 @@ from XRayRegistrationLib.geometry.rigid import inverse
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Method, Prepared, Progress, Proposal, Start
+from XRayRegistrationLib.methods.diffdrr import search_ranges, search_stages
+from XRayRegistrationLib.solvers.search_range import SearchRange, plausible_depths, start_range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 #: What every network needs, and what its training needs besides.
 PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
+
+
+_AROUND_DEG = 24.0
 
 
 class NothingProposedError(XRayRegistrationError):
@@ -163,7 +168,7 @@ class LearnedMethod(Method):
             progress(0.0, "asking the network")
         candidates, reasons = [], []
         for xray in xrays:
-            camera_from_rig = xray.camera.camera_from_rig if len(xrays) > 1 else None
+            camera_from_rig = xray.camera.camera_from_rig
             rig_from_camera = np.eye(4) if camera_from_rig is None else inverse(camera_from_rig)
             try:
                 for pose, cost, origin in self.propose_view(xray, prepared, seed):
@@ -172,24 +177,30 @@ class LearnedMethod(Method):
                 reasons.append(str(error))
         candidates.sort(key=lambda c: c.cost)
 
-        def search(around: Start) -> Proposal:
-            from XRayRegistrationLib.methods.diffdrr import DiffDrr
+        centre_ct = prepared.bone.centroid
 
-            plain = DiffDrr()
-            ready = plain.prepare(prepared.ct, prepared.bone, plain.options())
-            return plain.propose(xrays, ready, around, backend=backend, seed=seed, progress=progress)
+        def search(ranges: Sequence[SearchRange]) -> Proposal:
+            return search_stages(xrays, prepared.bone, ranges, backend, progress)
 
-        more = (lambda: search(start)) if prepared.options.search_on_failure else None
+        more = (lambda: search(search_ranges(xrays, centre_ct, start))) if prepared.options.search_on_failure else None
         if candidates:
             near = candidates[0].rig_from_ct
             return Proposal(
                 tuple(candidates),
-                more=lambda: _followed(search(near), more, near),
+                more=lambda: _followed(search([_around(xrays, near, centre_ct)]), more, near),
                 message=f"{len(candidates)} poses from the network",
             )
         if more is None:
             raise NothingProposedError(f"method {self.name!r} found no pose: {'; '.join(reasons)}; try method 'diffdrr'")
         return more()
+
+
+def _around(xrays: Sequence[XRay], rig_from_ct: Array, centre_ct: Array) -> SearchRange:
+    """Poses around a network's. It knows the direction better than the depth, so all of a C-arm's depths are looked at."""
+    camera = xrays[0].camera
+    camera_from_ct = rig_from_ct if camera.camera_from_rig is None else camera.camera_from_rig @ rig_from_ct
+    depths = plausible_depths(camera, xrays[0].metadata.get("source_object_distance_mm")) if len(xrays) == 1 else None
+    return start_range(camera_from_ct, centre_ct, _AROUND_DEG, more_depths_mm=depths, name="around the network's pose")
 
 
 def _followed(proposal: Proposal, more: Callable[[], Proposal] | None, proposed: Array) -> Proposal:

@@ -62,16 +62,25 @@ def any_orientation_range(depths_mm: Array, step_deg: float = 17.0) -> SearchRan
 
 
 def start_range(
-    camera_from_ct: Array, centre_ct: Array, half_deg: float = 16.0, step_deg: float = 8.0, depth_mm: float = 30.0
+    camera_from_ct: Array,
+    centre_ct: Array,
+    half_deg: float = 16.0,
+    step_deg: float = 8.0,
+    depth_mm: float = 30.0,
+    more_depths_mm: Array | None = None,
+    name: str = "start pose",
 ) -> SearchRange:
-    """Around a start pose: rotations to ``half_deg`` about each camera axis, depth to 1.5 ``depth_mm``."""
+    """Around a start pose: rotations to ``half_deg`` about each camera axis, depth to 1.5 ``depth_mm``.
+
+    ``more_depths_mm`` are looked at too, for a start whose depth says little.
+    """
     turns = np.arange(-half_deg, half_deg + 0.5 * step_deg, step_deg)
     grid = np.deg2rad(np.stack(np.meshgrid(turns, turns, turns, indexing="ij"), axis=-1).reshape(-1, 3))
     depth = float((camera_from_ct[:3, :3] @ centre_ct + camera_from_ct[:3, 3])[2])
     depths = depth + depth_mm * np.array([-1.0, 0.0, 1.0])
-    return SearchRange(
-        rotation_exp(grid) @ camera_from_ct[:3, :3], depths, near=np.asarray(camera_from_ct), name="start pose"
-    )
+    if more_depths_mm is not None:
+        depths = np.concatenate([depths, more_depths_mm])
+    return SearchRange(rotation_exp(grid) @ camera_from_ct[:3, :3], depths, near=np.asarray(camera_from_ct), name=name)
 
 
 def plausible_depths(
