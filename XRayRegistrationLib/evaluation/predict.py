@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +23,10 @@ from XRayRegistrationLib.evaluation.cases import CaseSource
 from XRayRegistrationLib.evaluation.store import ERROR, Prediction, Store, Target
 from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.registration import register
+from XRayRegistrationLib.threads import one_thread_a_process
 
 Progress = Callable[[float, str], None]
 
-# read by the libraries when they are loaded, so they are set before a worker process starts
-_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _DASK_TIMEOUT_S = 30
 
 
@@ -202,7 +200,7 @@ def _on_processes(tasks: Sequence[Task], jobs: int) -> Iterator[Prediction]:
 
     # forked processes would inherit the locks of numba's and torch's threads
     context = multiprocessing.get_context("spawn")
-    with _one_thread_a_process(), ProcessPoolExecutor(jobs, context, _leave_interrupts_alone) as pool:
+    with one_thread_a_process(), ProcessPoolExecutor(jobs, context, _leave_interrupts_alone) as pool:
         futures = [pool.submit(_worker_task, task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -251,18 +249,3 @@ def _worker_task(task: Task) -> Prediction:
 def _leave_interrupts_alone() -> None:
     """Ctrl-C reaches every process of a terminal; the main one ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread_a_process() -> Iterator[None]:
-    """Processes that start within inherit an environment that gives each library one thread."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

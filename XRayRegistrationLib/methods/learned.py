@@ -60,6 +60,19 @@ class LearnedMethod(Method):
     ) -> Task:
         """The training of this method."""
 
+    def only_subject(self, subjects: Sequence[Subject], held_out: Sequence[Subject]) -> Subject:
+        """The one CT of a method that learns it by heart.
+
+        Raises:
+            InputError: more than one, or one held out.
+        """
+        if len(subjects) != 1 or held_out:
+            raise InputError(
+                f"method {self.name!r} learns one CT by heart and was given {len(subjects) + len(held_out)}; "
+                "give one --ct and no --hold-out"
+            )
+        return subjects[0]
+
     @abstractmethod
     def network(self, header: dict[str, Any]) -> nn.Module:
         """The network that a weights file is of, without its weights."""

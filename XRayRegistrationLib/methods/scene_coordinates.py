@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
@@ -82,14 +81,10 @@ class SceneCoordinates(LearnedMethod):
         from XRayRegistrationLib.training.scene_coordinates import SceneCoordinatesTask
         from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA, StreamOptions
 
-        if len(subjects) != 1 or held_out:
-            raise InputError(
-                f"method {self.name!r} learns one CT by heart and was given {len(subjects) + len(held_out)}; "
-                "give one --ct and no --hold-out"
-            )
+        subject = self.only_subject(subjects, held_out)
         camera = camera or (_PAPER_CAMERA if options.paper_mode else LEARNED_CAMERA)
         stream = StreamOptions(camera, options.poses, AppearanceOptions.domain_randomisation())
-        return SceneCoordinatesTask(subjects[0], options, stream, training)
+        return SceneCoordinatesTask(subject, options, stream, training)
 
     def network(self, header: dict[str, Any]) -> nn.Module:
         """As the header's architecture says."""

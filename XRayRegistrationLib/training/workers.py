@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.threads import one_thread_a_process
 from XRayRegistrationLib.training.task import Task
 
-_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read when the libraries are loaded
 _AHEAD = 2  # batches that each process keeps ready
 _MOST = 16
 
@@ -51,7 +50,7 @@ def batches(task: Task, first: int, stride: int, workers: int, device: torch.dev
         prefetch_factor=_AHEAD,
         multiprocessing_context="spawn",  # a fork would inherit the threads of the renderer, and hang
     )
-    with _one_thread_each():
+    with one_thread_a_process():
         made = iter(loader)
     while True:
         try:
@@ -88,18 +87,3 @@ class _Numbered(IterableDataset):
         while True:
             yield self.task.batch(number, torch.device("cpu"))
             number += info.num_workers * self.stride
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """For processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update({name: "1" for name in _THREADS})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
