@@ -1,8 +1,9 @@
 """Which pixels of an X-ray may be believed: inside the collimator and the image intensifier, not saturated.
 
-A field of view is convex, bounded by straight blades, a circle, or both. Outside of it the image is
-flat, at the dark end of a raw image or at either end of a processed one, and the change is a step.
-That tells it from open air around a patient, which is neither of such a shape nor bounded by a step.
+A field of view is convex, bounded by straight blades, the eight leaves of an iris, a circle, or blades
+and a circle. Outside of it the image is flat, at the dark end of a raw image or at either end of a
+processed one, and the change is a step. That tells it from open air around a patient, which is neither
+of such a shape nor bounded by a step.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from XRayRegistrationLib.images.faint_field import faint_shapes
 from XRayRegistrationLib.images.weights import resample_weights
 
 _WORKING_PX = 256  # longer side of the reduced image that the field is searched in
-_LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3)  # of the value range, above its end
+_LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)  # of the value range, above its end
 _OUTSIDE = (0.004, 0.75)  # least and most of the image that may lie outside of the field
 _FILLED = 0.93  # of the field, that is not as flat as the outside
 _LARGEST_CIRCLE = 0.75  # radius over the longer side; beyond, it bounds nothing
-_SHAPE = 0.955  # overlap with the best rectangle, or circle cut by one
+# Overlap with the best shape; a patient's outline comes nearer to an octagon than to the others.
+_SHAPE = {"box": 0.955, "circle": 0.955, "octagon": 0.975}
 _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
-_STEP = {"box": 0.75, "circle": 0.5}  # of the change, that happens within two reduced pixels of the edge
+_STEP = {"box": 0.75, "circle": 0.5, "octagon": 0.75}  # of the change, that happens within two reduced pixels of the edge
 _EQUAL = 0.02  # difference of scores that means nothing
 _MARGIN_PX = 1.5  # penumbra, in reduced pixels
 _FAINT_MARGIN_PX = 3.0  # where the outline is less certain
@@ -43,7 +45,7 @@ class Field:
         mask: (height, width) bool, True inside.
         outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
-        fit: overlap (intersection over union) of the field's shape with a box or a circle; 0 where it was
+        fit: overlap (intersection over union) of the field's shape with a box, an octagon or a circle; 0 where it was
             too faint for its outline to be seen.
     """
 
@@ -163,7 +165,7 @@ def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float,
     if not _OUTSIDE[0] < left_out < _OUTSIDE[1] or filled < _FILLED:
         return None
     step = _step(scaled, field)
-    good = [fit for kind, fit in _shape_fits(field).items() if fit >= _SHAPE and step >= _STEP[kind]]
+    good = [fit for kind, fit in _shape_fits(field).items() if fit >= _SHAPE[kind] and step >= _STEP[kind]]
     if not good:
         return None
     return filled + max(good) + min(step, 1.0), max(good), np.asarray(hull.equations, dtype=np.float64)
@@ -185,19 +187,20 @@ def _inside(
 
 
 def _shape_fits(field: NDArray[np.bool_]) -> dict[str, float]:
-    """Overlap (intersection over union) with the best box, upright or turned, and with a circle cut by the upright box."""
+    """Overlap (intersection over union) with the best box or octagon, upright or turned, and circle cut by the upright box."""
     v, u = np.nonzero(field)
     v0, v1, u0, u1 = v.min(), v.max(), u.min(), u.max()
     box = (v1 - v0 + 1) * (u1 - u0 + 1)
-    fits = {"box": len(u) / float(box), "circle": 0.0}
+    fits = {"box": len(u) / float(box), "circle": 0.0, "octagon": 0.0}
     edge = field ^ ndimage.binary_erosion(field, border_value=1)
     ev, eu = np.nonzero(edge)
     points = np.stack([eu, ev], axis=1).astype(np.float64)
     angles = np.deg2rad(np.arange(0.5, 90, 0.5))
     along, across = np.array([[np.cos(angles), np.sin(angles)], [-np.sin(angles), np.cos(angles)]])
     if len(points) > 2:
-        extents = (np.ptp(points @ along, axis=0) + 1) * (np.ptp(points @ across, axis=0) + 1)
-        fits["box"] = max(fits["box"], len(u) / float(extents.min()))
+        boxes = (np.ptp(points @ along, axis=0) + 1) * (np.ptp(points @ across, axis=0) + 1)
+        fits["box"] = max(fits["box"], len(u) / float(boxes.min()))
+        fits["octagon"] = len(u) / float((boxes - _corners(points @ along, points @ across)).min())
     rim = (ev > v0 + 2) & (ev < v1 - 2) & (eu > u0 + 2) & (eu < u1 - 2)
     if np.count_nonzero(rim) >= 12:
         a = np.stack([eu[rim], ev[rim], np.ones(np.count_nonzero(rim))], axis=1).astype(np.float64)
@@ -209,6 +212,16 @@ def _shape_fits(field: NDArray[np.bool_]) -> dict[str, float]:
         if radius < _LARGEST_CIRCLE * max(field.shape) and 0 <= x / 2 < field.shape[1] and 0 <= y / 2 < field.shape[0]:
             fits["circle"] = float((disk & inside).sum() / (disk | inside).sum())
     return fits
+
+
+def _corners(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Area that sides at 45 degrees to a box's take off its corners; a, b (n, k): the points' coordinates in k boxes."""
+    total = np.zeros(a.shape[1])
+    for x, y in ((a, b), (a, -b), (-a, b), (-a, -b)):
+        # how far the corner lies beyond the farthest point that way; half a pixel more on each side, as in the box
+        beyond = (x.max(0) + y.max(0) + 1.0 - (x + y).max(0)) / np.sqrt(2.0) - 0.5
+        total += np.maximum(beyond, 0.0) ** 2
+    return total
 
 
 def _step(scaled: NDArray[np.floating], field: NDArray[np.bool_]) -> float:

@@ -3,9 +3,10 @@
 Headers cannot be trusted on this: readers invert MONOCHROME1, consoles invert for display, exports
 lose the tag. The pixels tell by two signs.
 
-1. Where collimator blades let no light through, a raw image is dark, and there bone is dark too. The
-   shape of the field of view says that it is blades and not air; then the answer is certain. (A
-   shutter painted over the picture in one value says nothing.)
+1. Where collimator blades let no light through, the picture is at the end of the values where bone is:
+   dark in a raw image, bright in its logarithm. The shape of the field of view says that it is blades
+   and not air; then the answer is certain. (A shutter painted over the picture in one value says
+   nothing.)
 2. The patient is in the middle, and the open beam at the border: bone's end of the values is inside,
    and the other end, where it is reached, is at the rim. That is right in five of six pictures, and
    the header, where it says something, may know better.
@@ -48,8 +49,8 @@ def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint:
     """
     for field in fields:
         blades = not field.painted and field.fit >= _SURE_FIT and 1.0 - field.mask.mean() >= _SURE_SHARE
-        if blades and field.outside == "dark":
-            return "bone_dark", "the area outside the field of view is dark", True
+        if blades:
+            return f"bone_{field.outside}", f"the area outside the field of view is {field.outside}", True
     mask = np.ones(values.shape, bool)
     for field in fields:
         mask &= field.mask
