@@ -165,6 +165,27 @@ def test_first_and_last_hit_of_a_sphere(sphere: AttenuationVolume, backend: str)
     assert np.isnan(depth[:, closest > 1.1 * RADIUS]).all()
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.parametrize("turn", [(0.0, 0.0, 0.0), (0.0, np.pi / 2, 0.0), (1.2, -0.4, 0.3)])
+def test_empty_space_that_is_leapt_over_hides_no_matter(turn: tuple[float, float, float]) -> None:
+    """Specks, a plate and a hollow block in much air: every sample's answer, and that of the leaps."""
+    rng = np.random.default_rng(0)
+    n = (70, 60, 50)
+    mu = np.zeros(n[::-1], np.float32)
+    mu[tuple(rng.integers(0, np.array(n[::-1])[:, None], (3, 60)))] = 1.0
+    mu[20:40, 10:30, 40:60] = 0.7
+    mu[25:35, 15:25, 45:55] = 0.0
+    mu[:, 50, :] = 0.6
+    volume = AttenuationVolume(mu, _affine(n, (1.5, 1.5, 2.0), (0.2, 0.1, -0.3)))
+    pose = _pose(turn, (10.0, -5.0, 500.0), np.zeros(3))
+    every, leaping = (first_last_hit(volume, CAMERA, pose, 0.5, backend=b, step_mm=0.7) for b in ("scipy", "numba"))
+    met = np.isfinite(every)
+    assert met.mean() > 0.1
+    assert (met == np.isfinite(leaping)).mean() > 0.998  # the voxels of one backend have 16 bits
+    both = met & np.isfinite(leaping)
+    assert (np.abs(every - leaping)[both] < 0.05).mean() > 0.998
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_in_view_is_zero(backend: str) -> None:
     away = _pose((0, 0, 0), (2000.0, 0.0, 600.0), np.zeros(3))

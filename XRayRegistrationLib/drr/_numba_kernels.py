@@ -348,8 +348,12 @@ def integrate_steps(slabs, occupied, scale, origin, linear, rays, centre, step, 
 
 
 @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
-def first_last_hit(slabs, scale, origin, linear, rays, step, threshold, out):
-    """Fill ``out`` (n, 2, height, width) with the depths of the first and last crossing."""
+def first_last_hit(slabs, scale, clearance, origin, linear, rays, step, threshold, out):
+    """Fill ``out`` (n, 2, height, width) with the depths of the first and last crossing.
+
+    ``clearance`` (z, y, x) of each cell between 8 voxels: how many cells away, along the axis on which it is most, the
+    nearest one is that the threshold crosses. Samples that are nearer than that are left out; they would change nothing.
+    """
     n_poses, _, height, width = out.shape
     level = threshold / scale
     for job in prange(n_poses * height):
@@ -367,20 +371,32 @@ def first_last_hit(slabs, scale, origin, linear, rays, step, threshold, out):
                 continue
             first = int(math.ceil(t_in / step - 0.5))
             last = int(math.floor(t_out / step - 0.5)) + 1
-            before = 0.0
-            seen = False
-            for k in range(first, last):
-                t = (k + 0.5) * step
-                mu = _value(slabs, origin[n, 0] + dx * t, origin[n, 1] + dy * t, origin[n, 2] + dz * t)
-                if mu > level and before <= level:
-                    if not seen:
-                        out[n, 0, v, u] = (t - step * (mu - level) / (mu - before)) * r
-                    seen = True
-                if mu <= level and before > level:
-                    out[n, 1, v, u] = (t - step * (level - mu) / (before - mu)) * r
-                before = mu
-            if before > level:  # the box ends inside: matter ends within the next step
-                out[n, 1, v, u] = ((last + 0.5) * step - step * level / before) * r
+            o = (origin[n, 0], origin[n, 1], origin[n, 2])
+            d = (dx, dy, dz)
+            k, mu, before = _crossing(slabs, clearance, o, d, step, level, first, last, 1)
+            if k == last:
+                continue
+            out[n, 0, v, u] = ((k + 0.5) * step - step * (mu - level) / (mu - before)) * r
+            k, mu, before = _crossing(slabs, clearance, o, d, step, level, last - 1, first - 1, -1)
+            out[n, 1, v, u] = ((k + 0.5) * step + step * (mu - level) / (mu - before)) * r
+
+
+@njit(cache=True)
+def _crossing(slabs, clearance, o, d, step, level, begin, end, way):
+    """The first sample above the level from ``begin`` on, up or down: its number, its value, and that of the one before."""
+    per_cell = 1.0 / (max(abs(d[0]), abs(d[1]), abs(d[2])) * step)
+    before = 0.0
+    k = begin
+    while k != end:
+        t = (k + 0.5) * step
+        x, y, z = o[0] + d[0] * t, o[1] + d[1] * t, o[2] + d[2] * t
+        mu = _value(slabs, x, y, z)
+        if mu > level:
+            return k, mu, before
+        before = mu
+        leap = max(int((clearance[int(z), int(y), int(x)] - 1) * per_cell), 1)
+        k += way * min(leap, abs(end - k))
+    return k, 0.0, before
 
 
 @njit(cache=True, inline="always")

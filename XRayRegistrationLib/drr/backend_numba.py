@@ -94,7 +94,8 @@ def first_last_hit(
     for group, axis, origin, linear in _by_axis(summed, camera_from_ct):
         ((slabs, _, scale),) = _packed(summed, axis)
         depth = np.full((len(group), *out.shape[1:]), np.nan, np.float32)
-        kernels.first_last_hit(slabs, scale, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
+        clearance = _clearance(summed, axis, threshold_mu)
+        kernels.first_last_hit(slabs, scale, clearance, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
         out[group] = depth
     return out
 
@@ -139,6 +140,25 @@ def _packed(volume: AttenuationVolume, axis: int) -> list[tuple[NDArray[np.uint1
         # (k, j, i) to the order's (z, y, x)
         axes = [2 - a for a in reversed(_ORDERS[axis])]
         volume.cache[key] = [_pack(mu.transpose(axes)) for mu in volume.channels]
+    return volume.cache[key]
+
+
+def _clearance(volume: AttenuationVolume, axis: int, threshold_mu: float) -> NDArray[np.uint8]:
+    """(z, y, x) in the axis' order: cells to the nearest one that the threshold crosses, as a chess king walks. Cached."""
+    key = f"numba-clearance-{axis}-{threshold_mu!r}"
+    if key not in volume.cache:
+        ((slabs, _, scale),) = _packed(volume, axis)
+        whole = slabs[..., : kernels.SLAB].transpose(1, 2, 0, 3).reshape(*slabs.shape[1:3], -1)
+        above = np.pad(whole > threshold_mu / scale, ((0, 1), (0, 1), (0, 1)))
+        corners = np.zeros(whole.shape, np.uint8)
+        for z, y, x in np.ndindex(2, 2, 2):
+            corners += above[z : z + whole.shape[0], y : y + whole.shape[1], x : x + whole.shape[2]]
+        uncrossed = (corners == 0) | (corners == 8)
+        if uncrossed.all():
+            distance = np.full(whole.shape, 255)
+        else:
+            distance = ndimage.distance_transform_cdt(uncrossed, "chessboard")
+        volume.cache[key] = np.minimum(distance, 255).astype(np.uint8)
     return volume.cache[key]
 
 
