@@ -176,6 +176,8 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     budget.add_argument("--iterations", type=_whole, default=None, metavar="N", help="in place of minutes; repeatable")
     recipe = p.add_argument_group("recipe")
     recipe.add_argument("--paper-mode", action="store_true", help="the network and the losses that were published")
+    recipe.add_argument("--encoder-weights", default=None, metavar="FILE",
+                        help="DINOv2 ViT-S/14 to start rayemb --paper-mode from")  # fmt: skip
     recipe.add_argument("--poses", default=None, metavar="NAME", help="distribution of the poses, such as scr, rayemb, uniform")
     recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json of the X-rays to come")
     recipe.add_argument("--batch-size", type=_whole, default=None, metavar="N", help="images an iteration (default 16)")

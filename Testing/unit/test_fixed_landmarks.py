@@ -31,7 +31,7 @@ from XRayRegistrationLib.methods.fixed_landmarks import (
     solve_landmarks,
 )
 from XRayRegistrationLib.networks.heatmaps import gaussian_heatmaps
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
 from XRayRegistrationLib.simulation.subject import Subject, make_subject
 from XRayRegistrationLib.solvers.pnp import PnpFailure

@@ -21,7 +21,7 @@ from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.networks.network_input import learned_view
 from XRayRegistrationLib.networks.pose_parameters import PoseParameters, rotation_of_columns, rotation_of_quaternion
 from XRayRegistrationLib.networks.resnet import LightPoseNet, PaperPoseNet, ResNet
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
 from XRayRegistrationLib.simulation.subject import Subject, make_subject
 from XRayRegistrationLib.training.headers import poses_header

@@ -10,15 +10,8 @@ import pytest
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.simulation.appearance import (
-    PRESETS,
-    Appearance,
-    AppearanceOptions,
-    develop,
-    draw_appearance,
-    draw_appearances,
-    preset,
-)
+from XRayRegistrationLib.simulation.appearance import Appearance, develop, draw_appearance, draw_appearances
+from XRayRegistrationLib.simulation.appearance_options import PRESETS, AppearanceOptions, preset
 from XRayRegistrationLib.simulation.physics import spectrum
 
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")

@@ -17,7 +17,8 @@ from XRayRegistrationLib.files.volume_file import write_volume
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.volume import Volume, fingerprint
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop
+from XRayRegistrationLib.simulation.appearance import develop
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.shots import shoot
 from XRayRegistrationLib.simulation.simulated_set import read_simulated_set, write_simulated_set
 from XRayRegistrationLib.simulation.subject import make_subject

@@ -13,7 +13,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.volume import Volume
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.subject import Subject, make_subject
 from XRayRegistrationLib.training.xray_stream import StreamOptions, XRayBatch, XRayStream
 

@@ -27,7 +27,7 @@ from XRayRegistrationLib.files.json_file import json_text
 from XRayRegistrationLib.methods import METHODS
 from XRayRegistrationLib.methods.learned import LearnedMethod
 from XRayRegistrationLib.progress import Progress
-from XRayRegistrationLib.simulation.appearance import PRESETS
+from XRayRegistrationLib.simulation.appearance_options import PRESETS
 
 PAPER_MODE = " (paper mode)"
 WITH_SEARCH = " (with search)"

@@ -18,7 +18,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.ct import read_labels
 from XRayRegistrationLib.progress import Progress
-from XRayRegistrationLib.simulation.appearance import PRESETS, AppearanceOptions, preset
+from XRayRegistrationLib.simulation.appearance_options import PRESETS, AppearanceOptions, preset
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
 from XRayRegistrationLib.simulation.simulated_set import write_simulated_set
 from XRayRegistrationLib.simulation.subject import make_subject

@@ -71,6 +71,8 @@ def _method_options(args: argparse.Namespace) -> dict[str, Any]:
         options["paper_mode"] = True
     if args.poses is not None:
         options["poses"] = args.poses
+    if args.encoder_weights is not None:
+        options["encoder_weights"] = str(check_exists(args.encoder_weights, "--encoder-weights", "the pretrained encoder"))
     return options
 
 

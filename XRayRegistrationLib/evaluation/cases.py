@@ -29,7 +29,8 @@ from XRayRegistrationLib.images.ct import read_ct, read_labels
 from XRayRegistrationLib.images.prepare import prepare_xray
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.simulation.appearance import develop, draw_appearance, preset
+from XRayRegistrationLib.simulation.appearance import develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance_options import preset
 from XRayRegistrationLib.simulation.pose_samplers import fraction_in_view, pose_sampler
 from XRayRegistrationLib.simulation.shots import shoot
 from XRayRegistrationLib.simulation.subject import Subject, make_subject

@@ -30,7 +30,7 @@ class Protocol:
         paper_cases: images a CT in the paper, in words.
         sampler: of simulation.pose_samplers; None for real images.
         camera: of simulated images; None where the data say.
-        appearance: of simulated images: ``"clean"``, ``"realistic"`` or ``"randomised"`` (simulation.appearance).
+        appearance: of simulated images: ``"clean"``, ``"realistic"`` or ``"randomised"`` (simulation.appearance_options).
         instruments_share, inverted_share: of the simulated cases, those with instruments over the
             image, and those shown with bone and air exchanged. The papers have neither: such cases
             are groups of their own, and what stands beside the paper's figures is ``paper_group``.

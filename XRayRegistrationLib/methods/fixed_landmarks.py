@@ -128,7 +128,7 @@ class FixedLandmarks(LearnedMethod):
         Raises:
             InputError: too few landmarks, one outside its CT, or CTs that do not have the same.
         """
-        from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+        from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
         from XRayRegistrationLib.training.fixed_landmarks import FixedLandmarksTask
         from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA, StreamOptions
 

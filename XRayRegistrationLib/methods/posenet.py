@@ -67,7 +67,7 @@ class PoseNet(LearnedMethod):
         Raises:
             InputError: more than one CT.
         """
-        from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+        from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
         from XRayRegistrationLib.training.posenet import PoseNetTask
         from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA, StreamOptions
 

@@ -78,7 +78,7 @@ class SceneCoordinates(LearnedMethod):
         Raises:
             InputError: more than one CT.
         """
-        from XRayRegistrationLib.simulation.appearance import AppearanceOptions
+        from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
         from XRayRegistrationLib.training.scene_coordinates import SceneCoordinatesTask
         from XRayRegistrationLib.training.xray_stream import StreamOptions
 

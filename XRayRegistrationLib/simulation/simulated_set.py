@@ -32,7 +32,8 @@ from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.camera_file import read_camera, write_camera
 from XRayRegistrationLib.images.itk_file import read_itk
 from XRayRegistrationLib.images.volume import fingerprint
-from XRayRegistrationLib.simulation.appearance import Appearance, AppearanceOptions, develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance import Appearance, develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import PoseSampler, pose_sampler, sample_poses
 from XRayRegistrationLib.simulation.shots import label_shadows, landmarks_px, shoot
 from XRayRegistrationLib.simulation.subject import Subject

@@ -15,7 +15,8 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.networks.ray_encoder import as_seen
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance import develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 from XRayRegistrationLib.simulation.shots import shoot

@@ -26,7 +26,8 @@ from XRayRegistrationLib.networks.ray_encoder import as_seen, ray_encoder
 from XRayRegistrationLib.networks.ray_subspaces import sample_field, similarity, soft_basis
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS
 from XRayRegistrationLib.networks.vit import load_pretrained
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance import develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import sample_poses
 from XRayRegistrationLib.simulation.shots import shoot
 from XRayRegistrationLib.simulation.subject import Subject

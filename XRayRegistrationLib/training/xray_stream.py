@@ -14,7 +14,8 @@ from torch import Tensor
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.networks.network_input import standardised
-from XRayRegistrationLib.simulation.appearance import AppearanceOptions, develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance import develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
 from XRayRegistrationLib.simulation.shots import Shots, label_shadows, shoot
 from XRayRegistrationLib.simulation.subject import Subject
