@@ -157,7 +157,7 @@ def _scaled(paths: Tensor, a: Appearance, camera: Camera, depth_mm: float) -> Te
         mm, sx, sy, bx, by = a.tissue
         lines[0] += mm * ((1 + (sx - bx * x) * x) + (sy - by * y) * y).clamp_(min=0.0)
     if a.instruments:
-        lines[2] += metal_mm(a.instruments, camera, depth_mm, str(paths.device))
+        lines[2] += torch.as_tensor(metal_mm(a.instruments, camera, depth_mm), device=paths.device)
     return lines
 
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.geometry.camera import Camera
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Array = NDArray[np.float64]
 
 KINDS = ("screw", "wire", "rod")
 _SUBPIXELS = 3  # along each side: a wire is thinner than a pixel
@@ -88,107 +86,95 @@ def _size(kind: str, rng: np.random.Generator) -> tuple[float, float]:
     return float(rng.uniform(*radius)), float(rng.uniform(*length))
 
 
-def metal_mm(
-    instruments: Sequence[Instrument], camera: Camera, object_depth_mm: float, device: str = "cpu"
-) -> Tensor:
-    """mm of metal on each ray, the mean over each pixel: (height, width) float32.
+def metal_mm(instruments: Sequence[Instrument], camera: Camera, object_depth_mm: float) -> NDArray[np.float32]:
+    """mm of metal on each ray, the mean over each pixel: (height, width).
 
     Two instruments that cross add up; a screw's head and shaft count once where they overlap.
 
     Args:
         object_depth_mm: distance of the patient's bone from the source along the beam.
     """
-    import torch
-
-    out = torch.zeros((camera.height, camera.width), device=device)
+    out = np.zeros((camera.height, camera.width), np.float32)
     offset = (np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5
     dv, du = np.meshgrid(offset / camera.K[1, 1], offset / camera.K[0, 0], indexing="ij")
-    sub = torch.as_tensor(np.stack([du, dv, 0 * du], axis=-1).reshape(-1, 3), device=device)
+    sub = np.stack([du, dv, 0 * du], axis=-1).reshape(-1, 3)
     for instrument in instruments:
-        ends = _ends(instrument, camera, object_depth_mm)
+        tail, tip = ends = _ends(instrument, camera, object_depth_mm)
         box = _box(ends, max(instrument.radius_mm, sum(instrument.head_mm)), camera)
         if box is None:
             continue
-        rays, reach = _rays(camera, box, device), _reach_mm(instrument, ends, camera)
-        tail, tip = torch.as_tensor(ends, device=device)
-        near = _near(rays, tail, tip, reach)
+        rays = _rays(camera, box)
+        near = _near(rays, tail, tip, _reach_mm(instrument, ends, camera))
         if len(near):
             d = (rays[near][:, None] + sub).reshape(-1, 3)
-            length = _instrument_chord(instrument, d / d.norm(dim=-1, keepdim=True), tail, tip)
-            part = torch.zeros(len(rays), device=device)
-            part[near] = length.reshape(len(near), -1).mean(1).float()
+            d /= np.sqrt(np.einsum("na,na->n", d, d))[:, None]
+            part = np.zeros(len(rays), np.float32)
+            part[near] = _instrument_chord(instrument, d, tail, tip).reshape(len(near), -1).mean(1)
             out[box] += part.reshape(out[box].shape)
     return out
 
 
-def capsule_interval(d: Tensor, tail: Tensor, tip: Tensor, radius: Tensor | float) -> tuple[Tensor, Tensor]:
+def capsule_interval(d: Array, tail: Array, tip: Array, radius: Array | float) -> tuple[Array, Array]:
     """Where rays (n, 3) of unit length are inside a capsule: (t_in, t_out), (n,) mm; t_out <= t_in where never.
 
     Args:
         tail, tip: (3,) ends of the axis in camera mm.
         radius: mm, one or one for each ray.
     """
-    import torch
-
     axis = tip - tail
-    length = axis.norm()
+    length = np.sqrt(axis @ axis)
     w = axis / length
     along = d @ w
-    across = (1.0 - along**2).clamp(min=1e-12)  # |D x w|^2
-    radius2 = torch.as_tensor(radius, dtype=d.dtype, device=d.device) ** 2
-    miss2 = (d @ torch.linalg.cross(w, tail)) ** 2 / across
+    across = np.maximum(1.0 - along**2, 1e-12)  # |D x w|^2
+    radius2 = np.square(radius)
+    miss2 = (d @ np.cross(w, tail)) ** 2 / across
     middle = (d @ tail - along * (tail @ w)) / across
-    half = ((radius2 - miss2).clamp(min=0.0) / across).sqrt()
-    inside = miss2 < radius2
+    half = np.sqrt(np.maximum(radius2 - miss2, 0.0) / across)
     # the slab 0 <= s <= L of s(t) = t (D . w) - a . w
-    slope = torch.where(along.abs() < 1e-9, torch.full_like(along, 1e-9), along)
+    slope = np.where(np.abs(along) < 1e-9, 1e-9, along)
     begin, end = (tail @ w) / slope, (tail @ w + length) / slope
-    t_in = torch.maximum(middle - half, torch.minimum(begin, end))
-    t_out = torch.minimum(middle + half, torch.maximum(begin, end))
-    inside = inside & (t_out > t_in)
-    far = torch.full_like(t_in, float("inf"))
-    t_in, t_out = torch.where(inside, t_in, far), torch.where(inside, t_out, -far)
+    t_in = np.maximum(middle - half, np.minimum(begin, end))
+    t_out = np.minimum(middle + half, np.maximum(begin, end))
+    inside = (miss2 < radius2) & (t_out > t_in)
+    t_in, t_out = np.where(inside, t_in, np.inf), np.where(inside, t_out, -np.inf)
     for ball in (tail, tip):
         at = d @ ball
         half2 = radius2 - (ball @ ball - at**2)
-        hit, root = half2 > 0, half2.clamp(min=0.0).sqrt()
-        t_in = torch.where(hit, torch.minimum(t_in, at - root), t_in)
-        t_out = torch.where(hit, torch.maximum(t_out, at + root), t_out)
+        hit, root = half2 > 0, np.sqrt(np.maximum(half2, 0.0))
+        t_in = np.where(hit, np.minimum(t_in, at - root), t_in)
+        t_out = np.where(hit, np.maximum(t_out, at + root), t_out)
     met = t_out > t_in
-    zero = torch.zeros_like(t_in)
-    return torch.where(met, t_in, zero), torch.where(met, t_out, zero)
+    return np.where(met, t_in, 0.0), np.where(met, t_out, 0.0)
 
 
-def _instrument_chord(instrument: Instrument, d: Tensor, tail: Tensor, tip: Tensor) -> Tensor:
+def _instrument_chord(instrument: Instrument, d: Array, tail: Array, tip: Array) -> Array:
     radius = _thread_radius(instrument, d, tail, tip) if instrument.thread_mm[0] > 0 else instrument.radius_mm
     t_in, t_out = capsule_interval(d, tail, tip, radius)
     chord = t_out - t_in
     head_radius, head_length = instrument.head_mm
     if head_radius > 0:
-        w = (tip - tail) / (tip - tail).norm()
+        w = (tip - tail) / np.linalg.norm(tip - tail)
         h_in, h_out = capsule_interval(d, tail - head_length * w, tail, head_radius)
-        both = ((t_out.minimum(h_out) - t_in.maximum(h_in)).clamp(min=0.0)) * ((t_out > t_in) & (h_out > h_in))
+        both = np.maximum(np.minimum(t_out, h_out) - np.maximum(t_in, h_in), 0.0) * ((t_out > t_in) & (h_out > h_in))
         chord = chord + (h_out - h_in) - both
     return chord
 
 
-def _thread_radius(instrument: Instrument, d: Tensor, tail: Tensor, tip: Tensor) -> Tensor:
+def _thread_radius(instrument: Instrument, d: Array, tail: Array, tip: Array) -> Array:
     """The radius (n,) that each ray meets: a ridge that winds about the shaft, half a turn apart on its two sides."""
-    import torch
-
     depth, pitch = instrument.thread_mm
-    w = (tip - tail) / (tip - tail).norm()
+    w = (tip - tail) / np.linalg.norm(tip - tail)
     along = d @ w
-    across = (1.0 - along**2).clamp(min=1e-6)
-    miss = (d @ torch.linalg.cross(w, tail)) / across.sqrt()
+    across = np.maximum(1.0 - along**2, 1e-6)
+    miss = (d @ np.cross(w, tail)) / np.sqrt(across)
     s = (d @ tail - along * (tail @ w)) / across * along - tail @ w  # along the axis, where the ray is nearest to it
-    ridge = (2.0 * torch.remainder(s / pitch + 0.5 * (miss > 0), 1.0) - 1.0).abs()
-    side = (miss.abs() / instrument.radius_mm).clamp(max=1.0)  # in the middle the ray meets front and back: their mean
-    radius: Tensor = instrument.radius_mm - depth * (0.5 + (ridge - 0.5) * side)
+    ridge = np.abs(2.0 * ((s / pitch + 0.5 * (miss > 0)) % 1.0) - 1.0)
+    side = np.minimum(np.abs(miss) / instrument.radius_mm, 1.0)  # in the middle the ray meets front and back: their mean
+    radius: Array = instrument.radius_mm - depth * (0.5 + (ridge - 0.5) * side)
     return radius
 
 
-def _ends(instrument: Instrument, camera: Camera, object_depth_mm: float) -> NDArray[np.float64]:
+def _ends(instrument: Instrument, camera: Camera, object_depth_mm: float) -> Array:
     """Tail and tip (2, 3) of the shaft's axis in camera mm."""
     z = max(object_depth_mm + instrument.depth_mm, 0.2 * object_depth_mm)
     pixel = np.array([instrument.place[0] * camera.width, instrument.place[1] * camera.height]) - 0.5
@@ -197,13 +183,13 @@ def _ends(instrument: Instrument, camera: Camera, object_depth_mm: float) -> NDA
     return np.stack([middle - half, middle + half])
 
 
-def _reach_mm(instrument: Instrument, ends: NDArray[np.float64], camera: Camera) -> float:
+def _reach_mm(instrument: Instrument, ends: Array, camera: Camera) -> float:
     """How far from the axis a pixel may lie that the instrument touches."""
     pixel_mm = float(ends[:, 2].max()) / min(float(camera.K[0, 0]), float(camera.K[1, 1]))
     return max(instrument.radius_mm, sum(instrument.head_mm)) + 1.5 * pixel_mm
 
 
-def _box(ends: NDArray[np.float64], radius_mm: float, camera: Camera) -> tuple[slice, slice] | None:
+def _box(ends: Array, radius_mm: float, camera: Camera) -> tuple[slice, slice] | None:
     """Rows and columns of the image that hold the whole; None where it is outside."""
     if ends[:, 2].min() <= 2 * radius_mm:
         return slice(0, camera.height), slice(0, camera.width)
@@ -214,27 +200,24 @@ def _box(ends: NDArray[np.float64], radius_mm: float, camera: Camera) -> tuple[s
     return None if (high <= low).any() else (slice(low[1], high[1]), slice(low[0], high[0]))
 
 
-def _rays(camera: Camera, box: tuple[slice, slice], device: str) -> Tensor:
+def _rays(camera: Camera, box: tuple[slice, slice]) -> Array:
     """Directions (n, 3) of a box's pixels, row by row, with z = 1."""
-    import torch
-
     rows, columns = box
     small = camera.cropped(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-    return torch.as_tensor(small.ray_directions().reshape(-1, 3), device=device)
+    return small.ray_directions().reshape(-1, 3)
 
 
-def _near(rays: Tensor, tail: Tensor, tip: Tensor, reach_mm: float) -> Tensor:
+def _near(rays: Array, tail: Array, tip: Array, reach_mm: float) -> NDArray[np.intp]:
     """Numbers of the rays (n, 3) with z = 1 that come within ``reach_mm`` of the segment."""
-    import torch
-
-    w = (tip - tail) / (tip - tail).norm()
-    along, square = rays @ w, (rays * rays).sum(-1)
-    across = (square - along * along).clamp(min=1e-12)
-    close = (rays @ torch.linalg.cross(w, tail)).square() < across * reach_mm**2
+    length = np.linalg.norm(tip - tail)
+    w = (tip - tail) / length
+    along, square = rays @ w, np.einsum("na,na->n", rays, rays)
+    across = np.maximum(square - along * along, 1e-12)
+    close = (rays @ np.cross(w, tail)) ** 2 < across * reach_mm**2
     s = ((rays @ tail) * along - (tail @ w) * square) / across
-    close &= (s > -reach_mm) & (s < (tip - tail).norm() + reach_mm)
+    close &= (s > -reach_mm) & (s < length + reach_mm)
     # nearly along the beam the place on the axis is anywhere: there the ends count
     close |= across < 1e-4 * square
     for end in (tail, tip):
-        close |= (square * (end @ end) - (rays @ end).square()) < square * reach_mm**2
-    return close.nonzero()[:, 0]
+        close |= (square * (end @ end) - (rays @ end) ** 2) < square * reach_mm**2
+    return np.flatnonzero(close)
