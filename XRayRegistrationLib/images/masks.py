@@ -46,7 +46,7 @@ class Field:
         outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
         fit: overlap (intersection over union) of the field's shape with a box, an octagon or a circle; 0 where it was
-            too faint for its outline to be seen.
+            too faint for its outline to be seen, above 1 where the outline is seen on few sides only.
     """
 
     mask: NDArray[np.bool_]
@@ -200,7 +200,10 @@ def _shape_fits(field: NDArray[np.bool_]) -> dict[str, float]:
     if len(points) > 2:
         boxes = (np.ptp(points @ along, axis=0) + 1) * (np.ptp(points @ across, axis=0) + 1)
         fits["box"] = max(fits["box"], len(u) / float(boxes.min()))
-        fits["octagon"] = len(u) / float((boxes - _corners(points @ along, points @ across)).min())
+        octagons = boxes - _corners(points @ along, points @ across)
+        reaches = sum(int(a.any()) for a in (field[0], field[-1], field[:, 0], field[:, -1]))
+        if reaches <= 2 and (octagons > 0.98 * len(u)).all():  # an iris is seen all around, or it is no evidence
+            fits["octagon"] = len(u) / float(octagons.min())
     rim = (ev > v0 + 2) & (ev < v1 - 2) & (eu > u0 + 2) & (eu < u1 - 2)
     if np.count_nonzero(rim) >= 12:
         a = np.stack([eu[rim], ev[rim], np.ones(np.count_nonzero(rim))], axis=1).astype(np.float64)
