@@ -31,7 +31,7 @@ _REACH = 2  # cells about a peak that make up its place
 _CALIBRATION = 0.25  # of a peak's variance: it is as wide as what was trained for, and better known than that
 _LEAST_SHARE = 0.3  # a peak that is less of its map's mass counts as this
 _FLOOR_CELLS = 0.25  # of a peak's standard deviation
-_IN_VIEW_MARGIN_PX = 8.0
+_IN_VIEW_MARGIN = 1 / 16  # of the image's width
 _AT_ONCE = 250  # points
 _LEAST_TEMPLATES = 2
 
@@ -180,7 +180,7 @@ def _drawn_in(pixels: Array, camera: Camera) -> Array:
     """Pixels moved towards the image's middle by a margin, so that those just outside count as on the image."""
     middle = np.array([camera.width - 1, camera.height - 1]) / 2.0
     apart = pixels - middle
-    return middle + np.sign(apart) * np.maximum(np.abs(apart) - _IN_VIEW_MARGIN_PX, 0.0)
+    return middle + np.sign(apart) * np.maximum(np.abs(apart) - _IN_VIEW_MARGIN * camera.width, 0.0)
 
 
 def _sides(templates: Templates, view: tuple[Tensor, Tensor, Camera, Matching]) -> list[NDArray[np.int64]]:

@@ -31,7 +31,6 @@ _LEAST_PAIRS = 12
 _MODES = 3
 _ASKED_ANYWAY = 0.1  # of the pixels
 _PAPER_CAMERA = cios_camera(512)
-_LIGHT_CAMERA = cios_camera(64)  # four times the images of 128 px in a minute, and each teaches as much
 _PAPER_LOG_SIGMA, _PAPER_PX = 0.0, 20.0  # of simulated images: below 100 mm counts as bone; RANSAC's threshold
 # A mean distance in space over the standard deviation along one axis, of a normal distribution: 2 sqrt(2 / pi).
 _MEAN_OVER_SIGMA = 1.596
@@ -80,10 +79,10 @@ class SceneCoordinates(LearnedMethod):
         """
         from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
         from XRayRegistrationLib.training.scene_coordinates import SceneCoordinatesTask
-        from XRayRegistrationLib.training.xray_stream import StreamOptions
+        from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA, StreamOptions
 
         subject = self.only_subject(subjects, held_out)
-        camera = camera or (_PAPER_CAMERA if options.paper_mode else _LIGHT_CAMERA)
+        camera = camera or (_PAPER_CAMERA if options.paper_mode else LEARNED_CAMERA)
         stream = StreamOptions(camera, options.poses, AppearanceOptions.domain_randomisation())
         return SceneCoordinatesTask(subject, options, stream, training)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -81,6 +82,8 @@ class _Numbered(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         torch.set_num_threads(1)
+        # at the end the libraries' threads may outlive what they stand on, and abort a process whose work is done
+        atexit.register(os._exit, 0)
         info = get_worker_info()
         assert info is not None
         number = self.first + info.id * self.stride
