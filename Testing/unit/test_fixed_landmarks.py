@@ -240,7 +240,8 @@ def test_headers_rebuild_their_networks(subject: Subject, method: Any, paper_mod
 
 
 def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject, tmp_path: Path) -> None:
-    stream = StreamOptions(SMALL, "prost", AppearanceOptions.clean())
+    camera = SMALL.resized(128, 128)
+    stream = StreamOptions(camera, "prost", AppearanceOptions.clean())
     training = replace(OPTIONS, iterations=160, warmup=20, validate_every=160, averaging=0.95, learning_rate=3e-3)
     task = FixedLandmarksTask("fixed_landmarks", [subject], [], DEFAULT_RECIPE, 20, stream, training)
     torch.manual_seed(0)
@@ -259,6 +260,6 @@ def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject,
     there = METHOD.prepare(other, model, replace(options, landmarks=str(tmp_path / "L.mrk.json")))
     np.testing.assert_allclose(there.data["landmarks_ct"], prepared.data["landmarks_ct"], atol=1e-4)
     for image, pose in zip(batch.image[:, 0], batch.camera_from_ct, strict=True):
-        xray = XRay(image.numpy(), np.ones((64, 64), bool), SMALL)
+        xray = XRay(image.numpy(), np.ones((128, 128), bool), camera)
         errors.append(error_mm(subject, METHOD.propose([xray], prepared).candidates[0].rig_from_ct, pose))
     assert np.median(errors) < 20.0

@@ -38,7 +38,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def write(path: Path, ct: Volume, **changes: Any) -> Path:
     """Untrained weights of scene coordinates for this CT."""
-    architecture = {"paper_mode": False, "widths": [4, 8], "stem": True}
+    architecture = {"paper_mode": False, "widths": [4, 8], "stem": 2}
     header = {
         "method": "scene_coordinates",
         "architecture": architecture,
@@ -77,7 +77,7 @@ def test_weights_of_this_ct_are_found_and_others_are_not(ct: Volume, model: Bone
     [
         ({"method": "posenet"}, "are of method 'posenet'; give weights of 'scene_coordinates'"),
         ({"cts": [{"name": "Miller", "fingerprint": "0" * 16}]}, "were trained on Miller, not on this CT"),
-        ({"architecture": {"paper_mode": False, "widths": [8, 8], "stem": True}}, "do not fit their own header"),
+        ({"architecture": {"paper_mode": False, "widths": [8, 8], "stem": 2}}, "do not fit their own header"),
         ({"architecture": {}}, "do not fit their own header"),
     ],
 )
@@ -164,7 +164,7 @@ def test_standardised_over_the_field_alone() -> None:
 
 
 def test_unet_sizes_and_the_papers_number_of_parameters() -> None:
-    paper = UNet(1, 8, PAPER_WIDTHS, stem=False)
+    paper = UNet(1, 8, PAPER_WIDTHS, stem=1)
     assert sum(p.numel() for p in paper.parameters()) / 1e6 == pytest.approx(31.04, abs=0.01)
     light = UNet(1, 9, LIGHT_WIDTHS)
     assert light(torch.zeros(1, 1, 96, 64)).shape == (1, 9, 48, 32)

@@ -101,7 +101,7 @@ class LearnedMethod(Method):
 
         Args:
             held_out: CTs to validate on; where there are none, poses that were not trained on are.
-            camera: that the network looks through; None is a C-arm's, 64 x 64 pixels of 4.66 mm.
+            camera: that the network looks through; None is a C-arm's, 128 x 128 pixels of 2.33 mm.
 
         Raises:
             InputError: what the method needs is not there, or see ``fit``.

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SURFACE_POINTS, INTERIOR_POINTS, PAPER_POINTS = 700, 300, 10_000
 PAPER_TEMPLATES, PAPER_DRAWS = 4, 11
-_LIGHT_CAMERA = cios_camera(128)  # embeddings need the 32 channels of the second level, which then has 32 x 32 cells
 _PAPER_CAMERA = cios_camera(224, BORDER_PX)
 _PAPER_TEMPLATE_CAMERA = Camera.from_spacing(224, 224, 1.4 * 512 / 224, 1800.0)
 
@@ -83,6 +82,7 @@ class RayEmb(LearnedMethod):
         """
         from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
         from XRayRegistrationLib.training.rayemb import RayEmbTask
+        from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA
 
         if not subjects:
             raise InputError("method 'rayemb' is trained on at least one CT; give --ct")
@@ -90,7 +90,7 @@ class RayEmb(LearnedMethod):
         if options.encoder_weights is not None and not options.paper_mode:
             raise InputError("option 'encoder_weights' is for the published network; give paper_mode too, or leave it away")
         multiple = 14 if options.paper_mode else 32
-        learned = camera or (_PAPER_CAMERA if options.paper_mode else _LIGHT_CAMERA)
+        learned = camera or (_PAPER_CAMERA if options.paper_mode else LEARNED_CAMERA)
         if learned.width % multiple or learned.height % multiple:
             raise InputError(
                 f"the camera has {learned.width} x {learned.height} pixels; this network learns from sides that are "

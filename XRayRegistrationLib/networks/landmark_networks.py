@@ -20,13 +20,13 @@ class LightLandmarkNet(nn.Module):
 
     With no more features than 16, the maps of 40 landmarks would depend on one another.
 
-    Takes (N, 1, H, W), gives maps of landmarks (N, landmarks, H / 2, W / 2) and of labels (N, labels, H / 2, W / 2).
+    Takes (N, 1, H, W), gives maps of landmarks (N, landmarks, H / 4, W / 4) and of labels (N, labels, H / 4, W / 4).
     """
 
     def __init__(self, landmarks: int, labels: int, widths: Sequence[int] = LIGHT_WIDTHS):
         super().__init__()
         self.landmarks = landmarks
-        self.body = UNet(1, _FEATURES, widths)
+        self.body = UNet(1, _FEATURES, widths, stem=4)
         self.head = nn.Conv2d(_FEATURES, landmarks + labels, 1)
         self.stride, self.multiple = self.body.stride, self.body.multiple
 
@@ -46,7 +46,7 @@ class ScrLandmarkNet(nn.Module):
 
     def __init__(self, landmarks: int):
         super().__init__()
-        self.body = UNet(1, landmarks, PAPER_WIDTHS, stem=False)
+        self.body = UNet(1, landmarks, PAPER_WIDTHS, stem=1)
         self.stride, self.multiple = self.body.stride, self.body.multiple
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ def ray_encoder(architecture: dict[str, Any]) -> nn.Module:
     """The network of a header: the paper's, or a light U-Net."""
     if architecture["paper_mode"]:
         return ViTEncoder()
-    return UNet(1, EMBEDDING, architecture.get("widths", LIGHT_WIDTHS), stem=True, finest=1)
+    return UNet(1, EMBEDDING, architecture.get("widths", LIGHT_WIDTHS), finest=1)
 
 
 def as_seen(image: Tensor, field: Tensor, paper_mode: bool) -> Tensor:

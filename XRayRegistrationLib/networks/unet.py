@@ -19,8 +19,8 @@ class UNet(nn.Module):
     Args:
         in_channels, out_channels: of the image, and of the result.
         widths: channels at each level, finest first.
-        stem: a convolution of stride 2 comes first, so the result has half the image's size; it makes the
-            network about four times faster.
+        stem: stride of a convolution that comes first (even, 1 for none). The result is as much smaller than the
+            image, and the network stem x stem times faster; what is finer than a cell goes into its channels.
         finest: the level of the result; each above 0 halves its size.
 
     Takes (N, in_channels, height, width), both multiples of :attr:`multiple`; gives (N, out_channels, height / s,
@@ -28,19 +28,14 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, widths: Sequence[int] = LIGHT_WIDTHS, *, stem: bool = True, finest: int = 0
+        self, in_channels: int, out_channels: int, widths: Sequence[int] = LIGHT_WIDTHS, *, stem: int = 2, finest: int = 0
     ) -> None:
         super().__init__()
         first = widths[0]
-        before = 2 if stem else 1
-        self.stride = before * 2**finest
-        self.multiple = before * 2 ** (len(widths) - 1)
-        self.stem = (
-            nn.Sequential(nn.Conv2d(in_channels, first, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(first), nn.ReLU())
-            if stem
-            else nn.Identity()
-        )
-        entering = [first if stem else in_channels, *widths[:-1]]
+        self.stride = stem * 2**finest
+        self.multiple = stem * 2 ** (len(widths) - 1)
+        entering = [in_channels if stem == 1 else first * stem // 2, *widths[:-1]]
+        self.stem = nn.Identity() if stem == 1 else _stem(in_channels, entering[0], stem)
         self.down = nn.ModuleList(_double_convolution(i, o) for i, o in zip(entering, widths, strict=True))
         self.pool = nn.MaxPool2d(2)
         pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))[: len(widths) - 1 - finest]
@@ -60,6 +55,13 @@ class UNet(nn.Module):
             x = block(torch.cat([widen(x), skips.pop()], dim=1))
         result: Tensor = self.head(x)
         return result
+
+
+def _stem(inside: int, outside: int, stride: int) -> nn.Sequential:
+    """A convolution whose results lie in the middle of the stride x stride pixels that each stands for."""
+    size = 2 * stride + 2
+    convolution = nn.Conv2d(inside, outside, size, stride=stride, padding=(size - stride) // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
 
 
 def _double_convolution(inside: int, outside: int) -> nn.Sequential:

@@ -70,7 +70,7 @@ class FixedLandmarksTask(Task):
         self.mixed_precision = recipe.network == "light"
         labels = {"none": 0, "shadows": max(1, len(self.label_values)), "classes": 1 + max(1, len(self.label_values))}
         architecture = {"network": recipe.network, "landmarks": len(names), "labels": labels[recipe.segmentation]}
-        self.stride = 2 if recipe.network == "light" else 1
+        self.stride = 4 if recipe.network == "light" else 1
         shadows = bool(self.label_values)
         size, seed = training.batch_size, training.seed
         self.stream = XRayStream(self.subjects, stream, size, seed, self.stride, shadows)

@@ -22,10 +22,8 @@ from XRayRegistrationLib.simulation.subject import Subject
 
 _GEOMETRY, _APPEARANCE = 1, 2  # of the random numbers
 
-#: The Siemens CIOS Fusion at 64 pixels: SDD 1020 mm, 298 mm detector. Of 128 pixels a CPU makes and learns a quarter as many
-#: images in a minute, and each teaches hardly more: scene coordinates got to 24 mm with 62,000 of them, and to 14 mm with as
-#: many of these.
-LEARNED_CAMERA = cios_camera(64)
+#: The Siemens CIOS Fusion at 128 pixels: SDD 1020 mm, 298 mm detector.
+LEARNED_CAMERA = cios_camera(128)
 
 
 @dataclass(frozen=True)
