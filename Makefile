@@ -16,6 +16,8 @@ VENV    := .venv
 MINIMAL := .venv-minimal
 PIP      = bin/python -m pip --disable-pip-version-check install --quiet --prefer-binary --no-warn-conflicts $(PIP_FLAGS)
 SPEC    := pyproject.toml constraints.txt
+# Each process has one thread: threads of several processes on the same cores wait for one another.
+UNIT     = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(VENV)/bin/python -m pytest Testing/unit -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-unit test-slicer test-minimal lint bench pictures clean
 .DELETE_ON_ERROR:
@@ -31,7 +33,7 @@ test: $(MINIMAL)/.ready $(VENV)/.test
 	@status=0; \
 	$(MINIMAL)/bin/python -m pytest Testing/minimal || status=1; \
 	$(VENV)/bin/python -m pytest Testing/slicer || status=1; \
-	$(VENV)/bin/python -m pytest Testing/unit $(ARGS) || status=1; \
+	$(UNIT) $(ARGS) || status=1; \
 	exit $$status
 
 test-minimal: $(MINIMAL)/.ready
@@ -41,7 +43,7 @@ test-slicer: $(VENV)/.test
 	$(VENV)/bin/python -m pytest Testing/slicer
 
 test-unit: $(VENV)/.test
-	$(VENV)/bin/python -m pytest Testing/unit $(ARGS)
+	$(UNIT) $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

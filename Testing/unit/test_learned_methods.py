@@ -19,7 +19,7 @@ from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import Candidate, Proposal, get_method
 from XRayRegistrationLib.methods.learned import NothingProposedError
-from XRayRegistrationLib.networks.network_input import network_view, standardised
+from XRayRegistrationLib.networks.network_input import network_view, pixels_from_cells, standardised
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
 from XRayRegistrationLib.networks.weights_file import write_weights
 from XRayRegistrationLib.networks.weights_store import find_weights, weights_folder
@@ -170,6 +170,21 @@ def test_unet_sizes_and_the_papers_number_of_parameters() -> None:
     assert light(torch.zeros(1, 1, 96, 64)).shape == (1, 9, 48, 32)
     assert light.multiple == 32
     assert sum(p.numel() for p in light.parameters()) * 2 < 4e6
+    coarse = UNet(1, 9, LIGHT_WIDTHS, stem=4)
+    assert coarse(torch.zeros(1, 1, 128, 192)).shape == (1, 9, 32, 48)
+    assert (coarse.stride, coarse.multiple) == (4, 64)
+
+
+@pytest.mark.parametrize("stem", [2, 4])
+def test_a_cell_looks_evenly_about_the_middle_of_its_pixels(stem: int) -> None:
+    network = UNet(1, 2, [4], stem=stem).eval()
+    for parameter in network.stem[0].parameters():
+        torch.nn.init.constant_(parameter, 1.0)
+    image = torch.zeros(1, 1, 64, 64, requires_grad=True)
+    network.stem[0](image)[0, 0, 5, 7].backward()
+    v, u = (x.double() for x in torch.nonzero(image.grad[0, 0], as_tuple=True))
+    assert float(v.mean()) == pixels_from_cells(5, stem)
+    assert float(u.mean()) == pixels_from_cells(7, stem)
 
 
 def test_after_the_network_comes_what_lies_around_its_pose_and_then_everything(
