@@ -7,6 +7,7 @@ import pytest
 
 from Testing.benchmarks.pnp import CAMERA
 from XRayRegistrationLib.errors import InputError, MissingDependencyError
+from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.solvers import pnp_sampling
 from XRayRegistrationLib.solvers.pnp import PnpFailure, PnpOptions, solve_pnp
 from XRayRegistrationLib.solvers.pnp_pairs import checked_pairs, thinned
@@ -40,6 +41,20 @@ def test_pairs_at_random_have_no_pose(n: int) -> None:
         rng = np.random.default_rng([seed, n])
         with pytest.raises(PnpFailure, match=r"chance|at least 4"):
             solve_pnp(rng.uniform(-50, 50, (n, 3)), rng.uniform(0, 127, (n, 2)), CAMERA, sigma_px=2.0)
+
+
+def test_unsure_pairs_give_a_pose_where_it_is_judged_later() -> None:
+    """Points whose errors are said to be large: chance would do as well, and still the direction is right."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-60, 60, (400, 3))
+    pixels = CAMERA.project(points + np.array([5.0, -8.0, 700.0]))
+    said = points + rng.normal(0, 15.0, points.shape)
+    sigma = np.full(400, 150.0)
+    with pytest.raises(PnpFailure, match="chance"):
+        solve_pnp(said, pixels, CAMERA, sigma_mm=sigma)
+    pose = solve_pnp(said, pixels, CAMERA, sigma_mm=sigma, options=PnpOptions(refuse_chance=False))[0]
+    off = transform_points(pose.camera_from_ct, points) - (points + np.array([5.0, -8.0, 700.0]))
+    assert np.linalg.norm(off[:, :2], axis=1).max() < 10.0  # the direction; the depth is as unsure as was said
 
 
 def test_right_pairs_on_a_line_among_wrong_ones() -> None:

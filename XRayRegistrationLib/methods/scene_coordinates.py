@@ -171,9 +171,9 @@ def solve_scene_coordinates(
     if header["architecture"]["paper_mode"]:
         options = PnpOptions(solver="opencv", threshold_px=_PAPER_PX, max_pairs=len(pairs.pixels))
         return solve_pnp(pairs.points_ct, pairs.pixels, camera, options=options, seed=seed)
-    return solve_pnp(
-        pairs.points_ct, pairs.pixels, camera, sigma_mm=pairs.sigma_mm, options=PnpOptions(modes=_MODES), seed=seed
-    )
+    # in an X-ray that shows little the network is sure of little, and says so: a rough pose is searched around, none is not
+    options = PnpOptions(modes=_MODES, refuse_chance=False)
+    return solve_pnp(pairs.points_ct, pairs.pixels, camera, sigma_mm=pairs.sigma_mm, options=options, seed=seed)
 
 
 def propose_poses(out: Tensor, camera: Camera, field: NDArray[np.bool_], header: dict[str, Any], seed: int) -> Array | None:

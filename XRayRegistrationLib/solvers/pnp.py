@@ -67,6 +67,8 @@ class PnpOptions:
         confidence: of RANSAC, that a sample without an outlier was drawn.
         modes: poses that are returned, at most.
         distinct_deg, distinct_mm: poses that differ by more, in turn or in the centroid's place, are two modes.
+        refuse_chance: a pose that wrong pairs would give as well is none. Off for pairs whose uncertainties are to be
+            believed, however large they are, and a pose that is judged by other means later.
     """
 
     solver: Literal["auto", "poselib", "opencv"] = "auto"
@@ -79,6 +81,7 @@ class PnpOptions:
     modes: int = 1
     distinct_deg: float = 5.0
     distinct_mm: float = 20.0
+    refuse_chance: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("solver", ("auto", "poselib", "opencv")), ("point_errors", ("predicted", "measured"))):
@@ -308,7 +311,7 @@ def _doubt(
         return f"the {k} of {n} points that fit together {reason}"
     if prior is not None and prior.penalty(pose.rotation, pose.centre)[0] < _SURELY:
         return ""
-    if _log_false_alarms(pairs, pose, k, camera, options.threshold_sigma) > 0.0:
+    if options.refuse_chance and _log_false_alarms(pairs, pose, k, camera, options.threshold_sigma) > 0.0:
         return f"the best pose explains {k} of the {n} pairs, which wrong pairs would do by chance"
     return ""
 
