@@ -20,7 +20,7 @@ from XRayRegistrationLib.training.checkpoint import Progressed, check_same, load
 from XRayRegistrationLib.training.devices import choose_device, fast_bfloat16
 from XRayRegistrationLib.training.log import MetricLog
 from XRayRegistrationLib.training.options import TrainingOptions
-from XRayRegistrationLib.training.schedule import learning_rate_factor
+from XRayRegistrationLib.training.schedule import FALLS_AFTER, learning_rate_factor
 from XRayRegistrationLib.training.task import Task, Validation
 from XRayRegistrationLib.training.workers import batches, worker_count
 
@@ -225,7 +225,8 @@ class _Run:
         p = self.progressed
         # as long as there is no pose for half of the cases, later weights are better ones
         better = result.median_mm < p.best_mm or p.best_mm == float("inf")
-        p.without_better = 0 if better else p.without_better + 1
+        # a high learning rate holds the network on a plateau, which is no reason to end before it falls
+        p.without_better = 0 if better or self._fraction() < FALLS_AFTER else p.without_better + 1
         p.best_mm = min(p.best_mm, result.median_mm)
         self.validation = f", validation {result.median_mm:.1f} mm"
         self._count_time()

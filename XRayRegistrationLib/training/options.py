@@ -23,7 +23,7 @@ class TrainingOptions:
         gradient_norm: to which longer gradients are cut.
         averaging: decay an iteration of the running average of the weights, which is what is validated and kept.
         validate_every: iterations between validations.
-        patience: validations without a better one after which training ends early.
+        patience: validations without a better one, while the learning rate falls, after which training ends early.
         checkpoint_s: seconds between checkpoints.
         seed: of everything random.
         device: ``"auto"`` is CUDA where there is one.

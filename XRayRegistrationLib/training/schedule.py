@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+#: Part of the budget after which the learning rate falls.
+FALLS_AFTER = 0.5
+
 
 def learning_rate_factor(iteration: int, fraction: float, warmup: int) -> float:
     """Linear rise over ``warmup`` iterations, constant to the middle of the budget, then half a cosine down to 0.
@@ -13,5 +16,6 @@ def learning_rate_factor(iteration: int, fraction: float, warmup: int) -> float:
         fraction: of the budget that is spent, 0..1.
     """
     rise = min(1.0, (iteration + 1) / max(warmup, 1))
-    fall = 1.0 if fraction < 0.5 else 0.5 * (1.0 + math.cos(math.pi * min(2.0 * fraction - 1.0, 1.0)))
+    spent = min(max(fraction - FALLS_AFTER, 0.0) / (1.0 - FALLS_AFTER), 1.0)
+    fall = 0.5 * (1.0 + math.cos(math.pi * spent))
     return rise * fall
