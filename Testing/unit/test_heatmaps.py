@@ -129,7 +129,7 @@ def test_networks_are_of_the_published_size() -> None:
     assert size(ScrLandmarkNet(14)) == pytest.approx(31.04e6, abs=0.01e6)
     light = LightLandmarkNet(40, 1)
     assert 2 * sum(v.numel() for v in light.state_dict().values()) < 4e6  # bytes in half precision
-    maps, labels = light.eval()(torch.zeros(1, 1, 64, 96))
+    maps, labels = light.eval()(torch.zeros(1, 1, 128, 192))
     assert (maps.shape, labels.shape) == ((1, 40, 32, 48), (1, 1, 32, 48))
     maps, labels = DflNet(5, 3, (4, 8, 16)).eval()(torch.zeros(1, 1, 8, 12))
     assert (maps.shape, labels.shape) == ((1, 5, 8, 12), (1, 3, 8, 12))

@@ -19,7 +19,8 @@ from XRayRegistrationLib.images.faint_field import faint_shapes
 from XRayRegistrationLib.images.weights import resample_weights
 
 _WORKING_PX = 256  # longer side of the reduced image that the field is searched in
-_LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6)  # of the value range, above its end
+_LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3)  # of the value range, above its end
+_LAST_LEVELS = (0.4, 0.5, 0.6)  # where those find nothing: what scatter, noise and flattening leave behind blades
 _OUTSIDE = (0.004, 0.75)  # least and most of the image that may lie outside of the field
 _FILLED = 0.93  # of the field, that is not as flat as the outside
 _LARGEST_CIRCLE = 0.75  # radius over the longer side; beyond, it bounds nothing
@@ -77,7 +78,9 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     v = (np.arange(height) + 0.5) * scale[1] - 0.5
     found = []
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
-        fits = [fit for fit in (_field_at(scaled, level) for level in _LEVELS) if fit is not None]
+        fits: list[tuple[float, float, NDArray[np.float64]]] = []
+        for levels in (_LEVELS, _LAST_LEVELS):
+            fits = fits or [fit for fit in (_field_at(scaled, level) for level in levels) if fit is not None]
         if not fits:
             continue
         end = values.min() if outside == "dark" else values.max()
