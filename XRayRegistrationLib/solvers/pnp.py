@@ -3,7 +3,7 @@
 Few pairs (14 at most): the pose of every triplet. Many: they are thinned to those that are surest and spread over the
 image, and RANSAC samples those. The best starts, and what a C-arm cannot tell from them (Necker's mirrored pose), go
 through a weighted robust Levenberg-Marquardt, in the end on all pairs. A pose that chance would give as well, as
-between wrong pairs, is a failure that says so.
+between wrong pairs, is a failure that says so, unless the caller judges poses by other means.
 """
 
 from __future__ import annotations

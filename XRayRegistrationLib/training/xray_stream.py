@@ -55,8 +55,8 @@ class StreamOptions:
         camera: that it looks through.
         poses: a name in simulation.pose_samplers.POSE_SAMPLERS.
         appearance: how the X-rays look.
-        appearances: how often a rendered geometry is used, each time with another look; rendering costs more than
-            anything else.
+        appearances: how often a rendered geometry is used, each time with another look; rendering costs about as
+            much as learning from an image.
         apart: batches between two uses of a geometry.
         known_field: share of the images whose collimator is known, as it is when it was found in an X-ray.
     """
