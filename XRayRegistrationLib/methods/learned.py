@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
 
 
-_AROUND_DEG = 24.0
+_AROUND_DEG = 24.0  # a network's pose is rarely further off in direction
 
 
 class NothingProposedError(XRayRegistrationError):
