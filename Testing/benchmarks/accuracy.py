@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -27,8 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from Testing.benchmarks.cases import CAMERA, FILES, Anatomy, Case, ct_path, load_anatomy, make_case, mtre_mm
-from XRayRegistrationLib.images.prepare import prepare_xray
+from Testing.benchmarks.cases import FILES, Anatomy, Case, ct_path, load_anatomy, make_case, mtre_mm
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.solvers.problem import View
@@ -39,23 +37,14 @@ RIGHT_MM = 10.0
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability", "seconds", "stages", *SEVERAL_VIEWS.names)
 
-_anatomy = cache(load_anatomy)
-
 
 def run_case(name: str, protocol: str, number: int, wrong: int, alone: bool, rig: bool) -> list[dict[str, object]]:
     """Rows of one case, ``wrong`` wrong poses at most among them."""
-    anatomy = _anatomy(name)
+    anatomy = load_anatomy(name)
     if alone:
         anatomy = replace(anatomy, model=replace(anatomy.model, rendered=("bone",)))
     case = make_case(anatomy, number, protocol, rig=rig)
-    xrays = [
-        prepare_xray(
-            counts,
-            replace(CAMERA, camera_from_rig=camera_from_rig) if rig else CAMERA,
-            source=f"{name} {protocol} {number}",
-        )
-        for counts, camera_from_rig in zip(case.counts, case.camera_from_rig, strict=True)
-    ]
+    xrays = list(case.xrays)
     begin = time.perf_counter()
     result = register(anatomy.ct, xrays, bone=anatomy.model, start=case.start)
     seconds = time.perf_counter() - begin

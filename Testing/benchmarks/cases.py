@@ -1,14 +1,16 @@
 """Simulated X-rays of public CTs with known poses: the problems that accuracy is measured on.
 
 The images come from ``exact.project`` (no step, float64, two materials), not from the renderers
-that register them, and carry the demo's degradations. Polarity and mask are left to be found.
+that register them, and carry the demo's degradations; those of the protocol "randomised" are the evaluation's
+(SCR's poses, the whole domain randomisation). Polarity and mask are left to be found.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,22 @@ from XRayRegistrationLib.bone.body import body_mask
 from XRayRegistrationLib.bone.checks import empty_background
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.volume import AttenuationVolume
+from XRayRegistrationLib.evaluation import cases as evaluation
+from XRayRegistrationLib.evaluation.protocols import PROTOCOLS
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, increment_left, rotation_exp, transform_points
 from XRayRegistrationLib.images.ct import read_ct
+from XRayRegistrationLib.images.prepare import prepare_xray
 from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.simulation.degradation import DegradationOptions, degrade
 from XRayRegistrationLib.simulation.materials import material_volume
 from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
+from XRayRegistrationLib.simulation.subject import Subject, make_subject
 from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
+
+RANDOMISED = "randomised"
+_VOXEL_MM = 1.5  # of the CTs that randomised X-rays are made of; all of them stay in memory
 
 #: Siemens CIOS Fusion at 256 pixels: SDD 1020 mm, 298 mm detector.
 CAMERA = Camera.from_spacing(256, 256, 1536 * 0.194 / 256, 1020.0)
@@ -66,14 +76,15 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Case:
-    """X-rays of one pose: detector counts of each view, where the views stand, the true pose, and a start."""
+    """X-rays of one pose, where the views stand, the true pose, and a start."""
 
-    counts: tuple[np.ndarray, ...]
+    xrays: tuple[XRay, ...]
     camera_from_rig: np.ndarray  # (n, 4, 4), the first the identity
     rig_from_ct: np.ndarray
     start: str | np.ndarray
 
 
+@cache
 def load_anatomy(name: str) -> Anatomy:
     ct = read_ct(ct_path(name))
     background = empty_background(ct)
@@ -84,11 +95,15 @@ def load_anatomy(name: str) -> Anatomy:
 def make_case(
     anatomy: Anatomy, number: int, protocol: str, options: DegradationOptions | None = None, *, rig: bool = False
 ) -> Case:
-    """Case ``number`` of a protocol: "none" (whole range), "view" (a named one), "start" (a rough pose).
+    """Case ``number`` of a protocol: "none" (whole range), "view" (a named one), "start" and "randomised" (a rough pose).
 
-    ``rig`` adds a second view of the same pose, from 50 to 130 degrees around.
+    ``rig`` adds a second view of the same pose, from 50 to 130 degrees around; "randomised" has one view.
     """
     rng = np.random.default_rng([number, *protocol.encode()])
+    if protocol == RANDOMISED:
+        assert not rig
+        made = evaluation.make_case(replace(PROTOCOLS["scr"], appearance="randomised"), _subject(anatomy.name), number, seed=1)
+        return Case((made.xray,), np.eye(4)[None], made.camera_from_ct, _rough(anatomy, made.camera_from_ct, rng))
     start: str | np.ndarray = "none"
     pose_range = PoseRange()
     if protocol == "view":
@@ -97,16 +112,29 @@ def make_case(
         pose_range = PoseRange(orbital_deg=(middle - 45.0, middle + 45.0))
     pose = sample_pose(CAMERA, anatomy.model.surface_points, anatomy.model.centroid, rng, pose_range)
     if protocol == "start":
-        step = np.r_[np.deg2rad(rng.uniform(-15, 15, 3)), rng.uniform(-30, 30, 3)]
-        start = increment_left(pose, step, transform_points(pose, anatomy.model.centroid))
+        start = _rough(anatomy, pose, rng)
     rigs = [np.eye(4)]
     if rig:
         rigs.append(_second_view(transform_points(pose, anatomy.model.centroid), rng))
-    counts = []
+    xrays = []
     for n, camera_from_rig in enumerate(rigs):
         paths = project(anatomy.materials.mu, anatomy.materials.ct_from_ijk, CAMERA, camera_from_rig @ pose)
-        counts.append(degrade(*paths, seed=number + 1000 * n, options=options)[0])
-    return Case(tuple(counts), np.stack(rigs), pose, start)
+        counts = degrade(*paths, seed=number + 1000 * n, options=options)[0]
+        camera = replace(CAMERA, camera_from_rig=camera_from_rig) if rig else CAMERA
+        xrays.append(prepare_xray(counts, camera, source=f"{anatomy.name} {protocol} {number}"))
+    return Case(tuple(xrays), np.stack(rigs), pose, start)
+
+
+@cache
+def _subject(name: str) -> Subject:
+    anatomy = load_anatomy(name)
+    return make_subject(anatomy.ct, bone=anatomy.model, voxel_mm=_VOXEL_MM, name=name)
+
+
+def _rough(anatomy: Anatomy, pose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A pose (4, 4) as somebody would place it by hand, or a network by what it saw."""
+    step = np.r_[np.deg2rad(rng.uniform(-15, 15, 3)), rng.uniform(-30, 30, 3)]
+    return increment_left(pose, step, transform_points(pose, anatomy.model.centroid))
 
 
 def _second_view(centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
