@@ -133,3 +133,16 @@ def test_networks_are_of_the_published_size() -> None:
     assert (maps.shape, labels.shape) == ((1, 40, 32, 48), (1, 1, 32, 48))
     maps, labels = DflNet(5, 3, (4, 8, 16)).eval()(torch.zeros(1, 1, 8, 12))
     assert (maps.shape, labels.shape) == ((1, 5, 8, 12), (1, 3, 8, 12))
+
+
+@pytest.mark.parametrize("cell", [-0.3, 0.0, 0.5, 1.0, 2.5, 14.8])
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_a_gaussian_that_the_edge_cuts_off_is_read_as_a_whole_one(cell: float, sigma: float) -> None:
+    stride = 4
+    pixel = stride * (cell + 0.5) - 0.5
+    maps = gaussian_heatmaps(torch.tensor([[pixel, 60.0]]).double(), torch.ones(1), 32, 16, stride, sigma)
+    found = read_locations(torch.log(maps / maps.sum() + 1e-30), np.ones((32, 16), bool), stride, 1.0)
+    mean = stride * (float((maps[0].sum(0) / maps.sum()) @ torch.arange(16.0, dtype=torch.double)) + 0.5) - 0.5
+    assert abs(found.pixels[0, 0] - pixel) < 0.3 * stride
+    assert abs(found.pixels[0, 0] - pixel) < 0.5 * abs(mean - pixel) + 0.01
+    assert found.pixels[0, 1] == pytest.approx(60.0, abs=0.05)

@@ -10,7 +10,16 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import increment_left, rotation_exp, transform_points
 from XRayRegistrationLib.solvers import pnp_refine
 from XRayRegistrationLib.solvers.pnp_pairs import Pairs, checked_pairs
-from XRayRegistrationLib.solvers.pnp_refine import PointErrors, Poses, Prior, mean_cost, refine, robust_cost, squared_errors
+from XRayRegistrationLib.solvers.pnp_refine import (
+    PointErrors,
+    Poses,
+    Prior,
+    mean_cost,
+    refine,
+    robust_cost,
+    squared_errors,
+    unshrunk,
+)
 
 K = 4.5
 CAMERA = Camera.from_spacing(128, 100, (2.3, 2.1), 1020.0, principal_point_px=(60.0, 52.5))
@@ -123,3 +132,36 @@ def test_a_point_behind_the_source_has_no_say() -> None:
     assert np.isinf(s[depth <= 0]).all()
     assert np.isfinite(s[depth > 0]).all()
     assert np.isfinite(refine(pairs, near, K, steps=5).centre).all()
+
+
+@pytest.mark.parametrize("noise_px", [3.0, 8.0])
+def test_pixels_that_were_drawn_together_do_not_push_the_bone_away(noise_px: float) -> None:
+    """As a network's are, which says the mean of what it thinks possible."""
+    off = {False: [], True: []}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(300, 3)) * [60.0, 40.0, 50.0]
+        rotation, centre = rotation_exp(0.5 * rng.normal(size=3)), np.array([10.0, -5.0, 720.0])
+        true = CAMERA.project(points @ rotation.T + centre)
+        middle, spread = true.mean(axis=0), true.std()
+        shrink = spread**2 / (spread**2 + noise_px**2)
+        predicted = middle + shrink * (true + noise_px * rng.normal(size=true.shape) - middle)
+        sigma = np.full(len(points), np.sqrt(shrink) * noise_px)
+        pairs = checked_pairs(points, predicted, CAMERA, sigma, None, None, plain_sigma_px=1.0)
+        here = Poses(rotation[None], (centre + rotation @ pairs.centre_ct)[None])
+        measured = refine(pairs, here, K, 20)
+        for whole, pose in ((False, measured), (True, unshrunk(pairs, measured, K))):
+            off[whole].append(float((pose.centre - here.centre)[0, 2]))
+    assert np.mean(off[False]) > 4.0 * noise_px / 3.0
+    assert abs(np.mean(off[True])) < 0.15 * np.mean(off[False])
+    assert np.std(off[True]) < 1.2 * np.std(off[False])
+
+
+def test_measured_pixels_without_error_stay_where_they_are() -> None:
+    rng = np.random.default_rng(3)
+    points = rng.normal(size=(20, 3)) * 40.0
+    rotation, centre = rotation_exp(np.array([0.2, -0.4, 0.1])), np.array([5.0, 3.0, 650.0])
+    pairs = checked_pairs(points, CAMERA.project(points @ rotation.T + centre), CAMERA, None, None, None, plain_sigma_px=1.0)
+    pose = unshrunk(pairs, Poses(rotation[None], (centre + rotation @ pairs.centre_ct)[None]), K)
+    np.testing.assert_allclose(pose.centre[0], centre + rotation @ pairs.centre_ct, atol=1e-6)
+    np.testing.assert_allclose(pose.rotation[0], rotation, atol=1e-9)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LEAST_LANDMARKS = 4
 _MODES = 3
+_ERROR_PX = 1.0  # of the network's pixels, beside what it says of itself: one landmark in ten errs by three of its sigmas
 _FEW = 8  # landmarks that leave the depth to be told by the poses that were trained on
 
 
@@ -255,11 +256,11 @@ def solve_landmarks(
         from XRayRegistrationLib.methods.dflnet import iterative_pnp
 
         return (iterative_pnp(points, pixels, camera, recipe.threshold_px, seed),)
-    options = PnpOptions(threshold_px=recipe.threshold_px, modes=_MODES)
+    options = PnpOptions(threshold_px=recipe.threshold_px, modes=_MODES, pixel_errors="predicted")
     if recipe.maps == "heatmaps":
         return solve_pnp(points, pixels, camera, options=options, seed=seed)
     prior = pose_prior(header, centre_ct) if seen.sum() <= _FEW else None
-    covariance = located.covariance_px[seen]
+    covariance = located.covariance_px[seen] + _ERROR_PX**2 * np.eye(2)
     return solve_pnp(points, pixels, camera, covariance_px=covariance, options=options, seed=seed, prior=prior)
 
 

@@ -129,7 +129,8 @@ def find_poses(
         order = np.argsort(-found.share, kind="stable")[:_PAIRS]
         covariance = _CALIBRATION * found.covariance_px[order] / np.maximum(found.share[order], _LEAST_SHARE)[:, None, None]
         points, pixels = templates.points_ct[chosen[order]], found.pixels[order]
-        poses = solve_pnp(points, pixels, camera, covariance_px=covariance, options=PnpOptions(modes=modes), seed=seed)
+        options = PnpOptions(modes=modes, pixel_errors="predicted")
+        poses = solve_pnp(points, pixels, camera, covariance_px=covariance, options=options, seed=seed)
         return _before_detector(poses, camera, middle)
 
     view = (field, open_cells, camera, matching)

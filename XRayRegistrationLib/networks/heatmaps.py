@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 _WINDOW = 3.0  # cells, sigma of the weights with which a peak is measured
 _STEPS = 12  # towards the middle of those weights: the error falls to a tenth or so in each
+_UNCUT_STEPS = 40  # for a Gaussian whose middle lies on the edge
 _LEAST_SIGMA = 0.1  # cells: no network is surer than that
 
 
@@ -84,7 +85,8 @@ def read_heatmaps(heatmaps: Array, allowed: NDArray[np.bool_], stride: int, sigm
         subpixel: between the cells; the covariance is then measured, else that of a cell.
     """
     n, _, width = heatmaps.shape
-    masked = np.where(np.broadcast_to(allowed, heatmaps.shape), heatmaps, -np.inf)
+    allowed_cells = np.broadcast_to(allowed, heatmaps.shape)
+    masked = np.where(allowed_cells, heatmaps, -np.inf)
     cells, covariance, confidence = np.zeros((n, 2)), np.tile(np.eye(2) / 12.0, (n, 1, 1)), np.zeros(n)
     for number in range(n):
         row, column = divmod(int(masked[number].argmax()), width)
@@ -97,7 +99,7 @@ def read_heatmaps(heatmaps: Array, allowed: NDArray[np.bool_], stride: int, sigm
             # the foot of the peak is the network's noise
             weight = np.maximum(above - 0.1 * above[row, column], 0.0)
             if weight[row, column] > 0:
-                cells[number] = _centre(weight, row, column, 1.5 * sigma)[0]
+                cells[number] = _centre(weight, row, column, 1.5 * sigma, allowed_cells[number])[0]
                 covariance[number] = np.eye(2) * (0.5 * sigma) ** 2
     return Located(np.asarray(pixels_from_cells(cells, stride)), covariance * stride**2, np.clip(confidence, 0.0, 1.0))
 
@@ -140,40 +142,71 @@ def read_locations(logits: Tensor, field: NDArray[np.bool_], stride: int, sigma:
     cells, covariance, confidence = np.zeros((n, 2)), np.zeros((n, 2, 2)), np.zeros(n)
     for number in range(n):
         row, column = divmod(int(smooth[number].argmax()), width)
-        cells[number], spread, confidence[number] = _centre(probability[number], row, column, _WINDOW)
+        cells[number], spread, confidence[number] = _centre(probability[number], row, column, _WINDOW, field)
         covariance[number] = _bounded(spread - sigma**2 * np.eye(2))
+    cells = np.clip(cells, -0.5, np.array([width, height]) - 0.5)  # what is seen is on the image
     return Located(np.asarray(pixels_from_cells(cells, stride)), covariance * stride**2, confidence)
 
 
-def _centre(weight: Array, row: int, column: int, window: float) -> tuple[Array, Array, float]:
-    """Mean (x, y), covariance and sum of ``weight`` near a cell, as if it were a Gaussian.
+def _centre(weight: Array, row: int, column: int, window: float, there: NDArray[np.bool_]) -> tuple[Array, Array, float]:
+    """Mean (x, y), covariance and sum of ``weight`` near a cell, as if it were a Gaussian cut off where nothing is ``there``.
 
     Under weights exp(-|x - m|^2 / 2 w^2) about its own mean m, a Gaussian of covariance C keeps its mean and has
-    (C^-1 + w^-2)^-1.
+    (C^-1 + w^-2)^-1. Near the image's edge the part beyond is missing and the mean lies too far in: what counts is the
+    Gaussian that would have these moments on the cells that are there.
     """
     height, width = weight.shape
     reach = math.ceil(4 * window)
     top, left = max(0, row - reach), max(0, column - reach)
-    near = weight[top : min(height, row + reach + 1), left : min(width, column + reach + 1)]
+    box = np.s_[top : min(height, row + reach + 1), left : min(width, column + reach + 1)]
+    near, there = weight[box], there[box]
     y, x = (np.arange(n) + o for n, o in zip(near.shape, (top, left), strict=True))
     mean, seen = np.array([column, row], dtype=np.float64), np.eye(2)
-    total = 0.0
     for _ in range(_STEPS):
         w = near * (np.exp(-0.5 * ((y - mean[1]) / window) ** 2)[:, None] * np.exp(-0.5 * ((x - mean[0]) / window) ** 2))
-        total = float(w.sum())
-        if total <= 0:
+        if w.sum() <= 0:
             return mean, np.eye(2) * window**2, 0.0
-        along, down = w.sum(axis=0), w.sum(axis=1)
-        moved = np.array([along @ x, down @ y]) / total
-        dx, dy = x - moved[0], y - moved[1]
-        seen = np.array([[along @ dx**2, dy @ w @ dx], [dy @ w @ dx, down @ dy**2]]) / total
+        moved, seen = _moments(w, x, y)
         step, mean = float(np.abs(moved - mean).max()), moved
         if step < 1e-3:
             break
-    values, axes = np.linalg.eigh(seen)
+    whole, spread = _uncut(mean, seen, x, y, there)
+    values, axes = np.linalg.eigh(spread)
     values = 1.0 / np.maximum(1.0 / np.maximum(values, 1e-6) - 1.0 / window**2, 1.0 / (4.0 * window**2))
+    covariance = (axes * values) @ axes.T
+    # the weights were about the mean as it was seen, and held the whole one back
+    whole = mean + (np.eye(2) + covariance / window**2) @ (whole - mean)
     disc = (y[:, None] - mean[1]) ** 2 + (x - mean[0]) ** 2 <= (3.0 * window) ** 2
-    return mean, (axes * values) @ axes.T, float(near[disc].sum())
+    return whole, covariance, float(near[disc].sum())
+
+
+def _moments(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Mean (x, y) and covariance of weights (h, w) at columns x and rows y."""
+    total, along, down = float(w.sum()), w.sum(axis=0), w.sum(axis=1)
+    mean = np.array([along @ x, down @ y]) / total
+    dx, dy = x - mean[0], y - mean[1]
+    mixed = dy @ w @ dx
+    return mean, np.array([[along @ dx**2, mixed], [mixed, down @ dy**2]]) / total
+
+
+def _uncut(mean: Array, seen: Array, x: Array, y: Array, there: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Mean and covariance of the Gaussian that has mean ``mean`` and covariance ``seen`` on the cells that are there."""
+    if there.all() and (np.minimum(mean - [x[0], y[0]], [x[-1], y[-1]] - mean) > 4.0 * np.sqrt(np.diag(seen))).all():
+        return mean, seen
+    floor = _LEAST_SIGMA**2 * np.eye(2)
+    whole, spread = mean.copy(), seen + floor
+    for _ in range(_UNCUT_STEPS):
+        inverse = np.linalg.inv(spread)
+        dx, dy = (x - whole[0])[None], (y - whole[1])[:, None]
+        w = np.exp(-0.5 * (inverse[0, 0] * dx**2 + 2.0 * inverse[0, 1] * dx * dy + inverse[1, 1] * dy**2)) * there
+        if w.sum() <= 1e-12:
+            return mean, seen
+        got, got_spread = _moments(w, x, y)
+        limit = 2.0 * np.sqrt(np.diag(spread))
+        whole = whole + np.clip(mean - got, -limit, limit)
+        values, axes = np.linalg.eigh(spread + seen - got_spread)
+        spread = (axes * np.clip(values, _LEAST_SIGMA**2, 4.0 * np.trace(seen) + _LEAST_SIGMA**2)) @ axes.T
+    return whole, spread
 
 
 def _bounded(covariance: Array) -> Array:

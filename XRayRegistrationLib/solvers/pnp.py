@@ -31,6 +31,7 @@ from XRayRegistrationLib.solvers.pnp_refine import (
     residuals_px,
     robust_cost,
     squared_errors,
+    unshrunk,
 )
 from XRayRegistrationLib.solvers.pnp_sampling import Solver, chosen_solver, minimal_poses, sampled_pose, triplets
 
@@ -61,6 +62,8 @@ class PnpOptions:
         threshold_sigma: of an inlier, where it is, in sigmas; 3 keeps 98.9 % of the right pairs.
         point_errors: what ``sigma_mm`` means: "predicted" points, as a network gives, scatter less than the true ones;
             "measured" points, as a person gives, scatter more. The wrong one puts the bone too near or too far.
+        pixel_errors: the same of the pixels and ``covariance_px``: "predicted" ones are drawn together (see
+            pnp_refine.unshrunk), "measured" ones scatter about the true.
         max_pairs: that RANSAC sees; more are thinned to them, over the image, lowest sigma first. The pose that comes
             out is fitted to all pairs, so that more of them cost time and gain nothing.
         max_iterations: of RANSAC; 10,000 find one pair in ten that is right.
@@ -75,6 +78,7 @@ class PnpOptions:
     threshold_px: float = 5.0
     threshold_sigma: float = 3.0
     point_errors: PointErrors = "predicted"
+    pixel_errors: PointErrors = "measured"
     max_pairs: int = 1000
     max_iterations: int = 10_000
     confidence: float = 0.9999
@@ -84,7 +88,8 @@ class PnpOptions:
     refuse_chance: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (("solver", ("auto", "poselib", "opencv")), ("point_errors", ("predicted", "measured"))):
+        errors = ("predicted", "measured")
+        for name, allowed in (("solver", ("auto", "poselib", "opencv")), ("point_errors", errors), ("pixel_errors", errors)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"PnP option {name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         for name in ("threshold_px", "threshold_sigma", "distinct_deg", "distinct_mm"):
@@ -276,6 +281,9 @@ def _finished(
                 near = pairs.at(reach)
                 pose = refine(near, pose, k, _LAST_STEPS, options.point_errors, prior, enough=_NEGLIGIBLE)
                 s[0, reach] = squared_errors(near, pose)[0]
+        if options.pixel_errors == "predicted":
+            pose = unshrunk(near, pose, k, prior)
+            s = squared_errors(pairs, pose)
         inliers = s[0] < options.threshold_sigma**2
         agreeing = pairs.at(np.flatnonzero(inliers))
         reason = _doubt(pairs, agreeing, pose, camera, options, prior)
