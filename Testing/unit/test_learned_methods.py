@@ -68,7 +68,7 @@ def test_weights_of_this_ct_are_found_and_others_are_not(ct: Volume, model: Bone
     assert find_weights("scene_coordinates", fingerprint(ct)) is None
     right = write(home / "right.safetensors", ct)
     assert find_weights("scene_coordinates", fingerprint(ct)) == right
-    assert find_weights("rayemb", None) is None
+    assert find_weights("posenet", None) is None
     assert METHOD.prepare(ct, model, METHOD.options()).data["weights"] == str(right)
 
 
