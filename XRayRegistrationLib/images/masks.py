@@ -20,12 +20,14 @@ from XRayRegistrationLib.images.weights import resample_weights
 
 _WORKING_PX = 256  # longer side of the reduced image that the field is searched in
 _LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3)  # of the value range, above its end
-_LAST_LEVELS = (0.4, 0.5, 0.6)  # where those find nothing: what scatter, noise and flattening leave behind blades
+_LAST_LEVELS = (0.4, 0.5, 0.6)  # where those find nothing sure: what scatter, noise and flattening leave behind blades
 _OUTSIDE = (0.004, 0.75)  # least and most of the image that may lie outside of the field
 _FILLED = 0.93  # of the field, that is not as flat as the outside
 _LARGEST_CIRCLE = 0.75  # radius over the longer side; beyond, it bounds nothing
 # Overlap with the best shape; a patient's outline comes nearer to an octagon than to the others.
 _SHAPE = {"box": 0.955, "circle": 0.955, "octagon": 0.975}
+#: Of a field's shape: below, a head or a crop box against air looks alike; above, too little of its outline is seen.
+SURE_FIT = (0.9875, 1.02)
 _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
@@ -78,9 +80,10 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     v = (np.arange(height) + 0.5) * scale[1] - 0.5
     found = []
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
-        fits: list[tuple[float, float, NDArray[np.float64]]] = []
-        for levels in (_LEVELS, _LAST_LEVELS):
-            fits = fits or [fit for fit in (_field_at(scaled, level) for level in levels) if fit is not None]
+        fits = _fits_at(scaled, _LEVELS)
+        if not any(_is_sure(fit) for _, fit, _ in fits):
+            last = _fits_at(scaled, _LAST_LEVELS)
+            fits = [found for found in last if _is_sure(found[1])] or fits or last
         if not fits:
             continue
         end = values.min() if outside == "dark" else values.max()
@@ -142,6 +145,15 @@ def reduce_to(values: NDArray[np.floating], height: int, width: int) -> NDArray[
     """Averages of area (height, width)."""
     rows, columns = resample_weights(values.shape[0], height), resample_weights(values.shape[1], width)
     return np.asarray((rows @ values.astype(np.float32)) @ columns.T, dtype=np.float32)
+
+
+def _is_sure(fit: float) -> bool:
+    return SURE_FIT[0] <= fit <= SURE_FIT[1]
+
+
+def _fits_at(scaled: NDArray[np.floating], levels: tuple[float, ...]) -> list[tuple[float, float, NDArray[np.float64]]]:
+    """The fields that these levels leave."""
+    return [found for found in (_field_at(scaled, level) for level in levels) if found is not None]
 
 
 def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float, NDArray[np.float64]] | None:

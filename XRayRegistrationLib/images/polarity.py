@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.images.masks import Field, reduce_to
+from XRayRegistrationLib.images.masks import SURE_FIT, Field, reduce_to
 
 POLARITIES = ("auto", "bone_bright", "bone_dark")
 
 _WORKING_PX = 256
-# Of a field's shape: below, a head or a crop box against air looks alike; above, too little of its outline is seen.
-_SURE_FIT = (0.9875, 1.02)
 _SURE_SHARE = 0.03  # of the image, outside of the field
 _RIM = 0.12  # of the largest distance to the field's edge
 _END = 0.1  # of the value range
@@ -49,7 +47,7 @@ def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint:
         hint: what the header says, asked only when the pixels leave it open.
     """
     for field in fields:
-        blades = not field.painted and _SURE_FIT[0] <= field.fit <= _SURE_FIT[1] and 1.0 - field.mask.mean() >= _SURE_SHARE
+        blades = not field.painted and SURE_FIT[0] <= field.fit <= SURE_FIT[1] and 1.0 - field.mask.mean() >= _SURE_SHARE
         if blades:
             return f"bone_{field.outside}", f"the area outside the field of view is {field.outside}", True
     mask = np.ones(values.shape, bool)
