@@ -140,8 +140,8 @@ def test_several_xrays_need_a_rig(ct: Volume, model: BoneModel, xray: XRay) -> N
 
 
 def test_a_planned_method_says_so(ct: Volume, model: BoneModel, xray: XRay) -> None:
-    with pytest.raises(NotYetAvailableError, match="prost"):
-        register(ct, xray, bone=model, method="prost")
+    with pytest.raises(NotYetAvailableError, match="sopi"):
+        register(ct, xray, bone=model, method="sopi")
 
 
 def test_cancelling_stops_at_once(ct: Volume, model: BoneModel, xray: XRay) -> None:

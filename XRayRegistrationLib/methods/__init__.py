@@ -7,6 +7,7 @@ from XRayRegistrationLib.methods.diffdrr import DiffDrr
 from XRayRegistrationLib.methods.fixed_landmarks import FixedLandmarks
 from XRayRegistrationLib.methods.options import nearest_names
 from XRayRegistrationLib.methods.posenet import PoseNet
+from XRayRegistrationLib.methods.prost import Prost
 from XRayRegistrationLib.methods.rayemb import RayEmb
 from XRayRegistrationLib.methods.scene_coordinates import SceneCoordinates
 
@@ -16,12 +17,7 @@ METHODS: dict[str, Method] = {
         DiffDrr(),
         RayEmb(),
         SceneCoordinates(),
-        PlannedMethod(
-            "prost",
-            "walks from a rough start along the gradient of a learned similarity",
-            "Gao et al., IEEE TMI 2024",
-            Needs(weights=True, labels=True, start_pose=True, packages=("torch", "cma")),
-        ),
+        Prost(),
         PlannedMethod(
             "sopi",
             "regresses a pose from CT and X-ray, then refines it by a learned similarity",

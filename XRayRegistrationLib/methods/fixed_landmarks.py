@@ -166,7 +166,9 @@ class FixedLandmarks(LearnedMethod):
             points = matched_landmarks(read_landmarks(options.landmarks), header["landmarks"]["names"], options.landmarks)
         return {"landmarks_ct": points}
 
-    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
         """Poses by PnP on the landmarks that are seen."""
         import torch
 

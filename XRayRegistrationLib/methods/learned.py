@@ -13,6 +13,7 @@ import numpy as np
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.carm import named_view
 from XRayRegistrationLib.geometry.rigid import inverse
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
 
 
+_NOMINAL = 0.7  # of the SDD, where the bone of a C-arm's X-ray is
 _AROUND_DEG = 24.0  # three times a network's median error of direction, which is 5 to 8 degrees
 
 
@@ -78,8 +80,13 @@ class LearnedMethod(Method):
         """The network that a weights file is of, without its weights."""
 
     @abstractmethod
-    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
         """camera_from_ct, cost and origin of the poses that one X-ray suggests, best first.
+
+        Args:
+            start: camera_from_ct of a rough start, for networks that want one; None where none is known.
 
         Raises:
             NothingProposedError: none.
@@ -169,7 +176,7 @@ class LearnedMethod(Method):
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Proposal:
-        """Poses that the network suggests, from each view of a rig; a start is used by the search alone.
+        """Poses that the network suggests, from each view of a rig.
 
         Where none of them verifies, the poses around the best one come next, as around a rough start; then, unless the
         option ``search_on_failure`` is off, the whole search of method ``diffdrr``, to which the network says nothing.
@@ -184,7 +191,7 @@ class LearnedMethod(Method):
             camera_from_rig = xray.camera.camera_from_rig
             rig_from_camera = np.eye(4) if camera_from_rig is None else inverse(camera_from_rig)
             try:
-                for pose, cost, origin in self.propose_view(xray, prepared, seed):
+                for pose, cost, origin in self.propose_view(xray, prepared, seed, _start_of(xray, prepared, start)):
                     candidates.append(Candidate(rig_from_camera @ pose, cost, origin))
             except NothingProposedError as error:
                 reasons.append(str(error))
@@ -206,6 +213,16 @@ class LearnedMethod(Method):
         if more is None:
             raise NothingProposedError(f"method {self.name!r} found no pose: {'; '.join(reasons)}; try method 'diffdrr'")
         return more()
+
+
+def _start_of(xray: XRay, prepared: Prepared, start: Start) -> Array | None:
+    """camera_from_ct (4, 4) of a start; a named view's is at the distance that C-arms have, and None without an SDD."""
+    camera = xray.camera
+    if not isinstance(start, str):
+        return start if camera.camera_from_rig is None else camera.camera_from_rig @ start
+    if start == "none" or camera.source_detector_distance_mm is None:
+        return None
+    return named_view(start, prepared.bone.centroid, _NOMINAL * camera.source_detector_distance_mm)
 
 
 def _around(xrays: Sequence[XRay], rig_from_ct: Array, centre_ct: Array) -> SearchRange:

@@ -82,7 +82,9 @@ class PoseNet(LearnedMethod):
 
         return pose_network(header["architecture"])
 
-    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
         """The one pose that the network gives."""
         import torch
 

@@ -138,7 +138,9 @@ class RayEmb(LearnedMethod):
         folder = weights_folder().parent / "cache"
         return {"templates": cached_templates(folder, Path(data["weights"]), ct, points, views, make)}
 
-    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
         """Poses from the points that are found in one X-ray."""
         import torch
 

@@ -92,7 +92,9 @@ class SceneCoordinates(LearnedMethod):
 
         return scene_coordinates_network(header["architecture"])
 
-    def propose_view(self, xray: XRay, prepared: Prepared, seed: int) -> list[tuple[Array, float, str]]:
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
         """Poses by PnP on the pixels' points."""
         import torch
 

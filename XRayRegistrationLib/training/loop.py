@@ -100,7 +100,7 @@ class _Run:
         if options.devices > 1 or options.nodes > 1:
             self.fabric.launch()
         torch.manual_seed(options.seed)
-        network = task.network().to(memory_format=torch.channels_last)  # a third faster on CPUs
+        network = _channels_last(task.network())
         self.average = AveragedModel(network, multi_avg_fn=_running_average(options.averaging), use_buffers=True)
         self.average.to(self.fabric.device)
         self.network, self.optimizer = self.fabric.setup(network, task.optimizer(network, options))
@@ -264,6 +264,14 @@ class _Run:
         check_same(header, {k: v for k, v in self.header.items() if k != "seed"}, self.out)
         self.bare.load_state_dict(tensors)
         self.average.module.load_state_dict(tensors)
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """The network with its 2D convolutions' weights laid out channels last: a third faster on CPUs."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _running_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:

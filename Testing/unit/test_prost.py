@@ -1,0 +1,217 @@
+"""ProST: its networks' sizes, slopes against finite differences, losses by hand, descents, and real training on a tiny CT."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lightning_fabric")
+import torch
+
+from XRayRegistrationLib.bone.model import BoneModel
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import increment_left, transform_points
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.networks.cross_vit import CrossViT
+from XRayRegistrationLib.networks.derivative_images import derivative_images
+from XRayRegistrationLib.networks.prost import ProstNetwork
+from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
+from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
+from XRayRegistrationLib.simulation.subject import Subject, make_subject
+from XRayRegistrationLib.solvers.learned_descent import MICCAI2020, TMI2024, descend, descend_as_published
+from XRayRegistrationLib.training.loop import fit
+from XRayRegistrationLib.training.options import TrainingOptions
+from XRayRegistrationLib.training.pose_slope import (
+    direction_loss,
+    distance_loss,
+    geodesic_loss,
+    points_to_the_truth,
+    pose_slope,
+    relative_motion,
+)
+from XRayRegistrationLib.training.prost import ProstTask, network_volume
+from XRayRegistrationLib.training.xray_stream import StreamOptions
+
+SMALL = Camera.from_spacing(32, 32, 9.2, 1020.0)
+METHOD = get_method("prost")
+OPTIONS = TrainingOptions(minutes=None, iterations=1, batch_size=8, device="cpu", precision="32", workers=0)
+
+
+@pytest.fixture(scope="module")
+def subject(ct: Volume, model: BoneModel) -> Subject:
+    return make_subject(ct, bone=model, name="phantom")
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_published_sizes() -> None:
+    network = ProstNetwork("tmi2024", 128)
+    assert parameters(network.volume) == 8643  # type: ignore[arg-type]
+    assert parameters(network) == pytest.approx(2.2e6, rel=0.02)
+    assert parameters(CrossViT(128, 2, 1000)) < parameters(network)
+    volume = torch.rand(1, 8, 9, 10)
+    assert network.eval().features(volume).shape == (3, 8, 9, 10)
+    assert torch.equal(ProstNetwork("light", 32, volume_network=False).features(volume), volume.expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize("kind", ["light", "tmi2024", "miccai2020"])
+def test_slopes_are_those_of_the_similarity_and_can_be_learned_from(kind: str, subject: Subject) -> None:
+    size = 64 if kind == "tmi2024" else 32
+    camera = SMALL.resized(size, size)
+    torch.manual_seed(1)
+    network = ProstNetwork(kind, size).double().eval()  # type: ignore[arg-type]
+    volume = network_volume(subject.bone, {"volume": "bone", "voxels": 24})
+    pose = POSE_SAMPLERS["prost"].sample(subject, camera, np.random.default_rng(0))
+    centre = transform_points(pose, subject.centre_ct)
+    xray = torch.randn(1, 1, size, size, dtype=torch.float64)
+
+    def similarity(pose: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            features = network.features(torch.as_tensor(volume.mu, dtype=torch.float64)[None]).float()
+            made = derivative_images(features, volume.ct_from_ijk, camera, pose[None], centre[None], 1.0)
+        images, jacobian = (x.double() for x in made)
+        images.requires_grad_()
+        return network.similarity(images, xray), images, jacobian
+
+    slope = pose_slope(*similarity(pose))
+    numeric = []
+    for step in np.diag([2e-3] * 3 + [0.2] * 3):
+        ahead, behind = (similarity(increment_left(pose, sign * step, centre))[0].item() for sign in (1.0, -1.0))
+        numeric.append((ahead - behind) / (2.0 * step.sum()))
+    scale = np.array([100.0] * 3 + [1.0] * 3)
+    ours = slope[0].detach().numpy()
+    assert np.linalg.norm((ours - numeric) / scale) < 0.1 * np.linalg.norm(np.array(numeric) / scale)
+    slope.square().sum().backward()
+    weight = next(p for p in network.compare.parameters() if p.ndim > 1)
+    assert torch.isfinite(weight.grad).all()  # type: ignore[arg-type]
+    assert float(weight.grad.abs().max()) > 0  # type: ignore[union-attr]
+
+
+def test_losses_by_hand() -> None:
+    motion = torch.tensor([[0.3, 0.0, 0.0, 0.0, 40.0, 0.0]])
+    # the slope of the squared geodesic distance, per rad and, at 100 mm a unit, per mm
+    geodesic = -2.0 * torch.tensor([[0.3, 0.0, 0.0, 0.0, 0.4 / 100.0, 0.0]])
+    assert float(geodesic_loss(geodesic, motion, 100.0)) == pytest.approx(0.0, abs=3e-6)
+    assert float(geodesic_loss(0.0 * geodesic, motion, 100.0)) == pytest.approx(0.6**2 + 0.8**2, rel=1e-3)
+    assert float(direction_loss(geodesic, motion)) == pytest.approx(0.0, abs=1e-6)
+    assert float(direction_loss(-geodesic, motion)) == pytest.approx(8.0)
+    # 0.3 rad and 40 mm are 0.5 of 100 mm away
+    distance = torch.tensor([np.hypot(0.5, 0.05)], dtype=torch.float32)
+    slope = torch.tensor([[-0.3, 0.0, 0.0, 0.0, -0.4 / 100.0, 0.0]]) / distance
+    for loss in distance_loss(distance, slope, motion, 100.0):
+        assert float(loss) == pytest.approx(0.0, abs=1e-9)
+    assert float(distance_loss(distance + 0.2, slope, motion, 100.0)[1]) == pytest.approx(0.04, rel=1e-4)
+    assert points_to_the_truth(slope, motion, 100.0).tolist() == [True]
+    assert points_to_the_truth(-slope, motion, 100.0).tolist() == [False]
+
+
+def test_the_motion_to_the_truth_leads_there() -> None:
+    rng = np.random.default_rng(3)
+    centre_ct = np.array([10.0, -20.0, 30.0])
+    moving, true = (POSE_SAMPLERS[name].sample(centre_ct, SMALL, rng) for name in ("prost-moving", "prost"))
+    motion = relative_motion(moving[None], true[None], centre_ct)[0]
+    np.testing.assert_allclose(increment_left(moving, motion, transform_points(moving, centre_ct)), true, atol=1e-9)
+
+
+def test_descents_follow_a_distance_to_its_end_and_keep_their_lowest() -> None:
+    centre_ct = np.zeros(3)
+    rng = np.random.default_rng(4)
+    true = POSE_SAMPLERS["prost"].sample(centre_ct, SMALL, rng)
+    starts = np.stack([POSE_SAMPLERS["prost-start"].sample(centre_ct, SMALL, rng) for _ in range(5)])
+    asked = []
+
+    def slope(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(poses))
+        unit = np.array([1.0] * 3 + [100.0] * 3)
+        motion = relative_motion(poses, np.tile(true, (len(poses), 1, 1)), centre_ct) / unit
+        distance = np.linalg.norm(motion, axis=1)
+        return distance, -motion / np.maximum(distance, 1e-9)[:, None] / unit
+
+    ended = descend(slope, starts, centre_ct)
+    assert (np.diff(ended.similarity) >= 0).all()
+    assert ended.similarity[-1] < 0.05
+    assert np.linalg.norm(relative_motion(ended.camera_from_ct[:1], true[None], centre_ct)[0, 3:]) < 5.0
+    assert asked[0] == 5
+    assert asked[-1] <= 5
+
+
+def test_published_descents_go_down_at_their_own_rate() -> None:
+    centre_ct = np.zeros(3)
+    true = POSE_SAMPLERS["prost"].sample(centre_ct, SMALL, np.random.default_rng(4))
+    start = increment_left(true, (0.0, 0.0, 0.0, 30.0, 0.0, 0.0), transform_points(true, centre_ct))[None]
+
+    def squared(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        motion = relative_motion(poses, np.tile(true, (len(poses), 1, 1)), centre_ct)
+        unit = np.array([1.0] * 3 + [100.0] * 3)
+        return ((motion / unit) ** 2).sum(axis=1), -2.0 * motion / unit**2
+
+    for published in (TMI2024, MICCAI2020):
+        one = descend_as_published(squared, start, centre_ct, replace(published, steps=1))
+        left = 30.0 * (1.0 - 2.0 * published.rate)
+        assert relative_motion(one.camera_from_ct, true[None], centre_ct)[0, 3] == pytest.approx(-left)
+        ended = descend_as_published(squared, start, centre_ct, published)
+        assert abs(relative_motion(ended.camera_from_ct, true[None], centre_ct)[0, 3]) < 10.0
+        assert ended.similarity[0] == pytest.approx(squared(ended.camera_from_ct)[0][0])
+
+
+def test_a_ct_in_two_ways(subject: Subject) -> None:
+    bone = network_volume(subject.bone, {"volume": "bone", "voxels": 24})
+    full = network_volume(subject.bone, {"volume": "full", "voxels": 24})
+    assert bone.mu.max() == full.mu.max() == 1.0
+    assert 12 <= max(bone.mu.shape) <= 40
+    assert (full.mu > 0).mean() > 2 * (bone.mu > 0).mean()
+
+
+@pytest.mark.parametrize("changes", [{"paper_mode": True}, {"paper_mode": True, "variant": "miccai2020"}, {"loss": "mse"}, {}])
+def test_every_variant_makes_a_step(subject: Subject, changes: dict) -> None:
+    options = METHOD.options(changes)
+    camera = SMALL.resized(64, 64) if changes.get("paper_mode") else SMALL
+    task = METHOD.task([subject], [], options, replace(OPTIONS, batch_size=2), camera)
+    torch.manual_seed(0)
+    network = task.network()
+    METHOD.network(task.header()).load_state_dict(network.state_dict())
+    loss, parts = task.loss(network, task.batch(0, torch.device("cpu")))
+    loss.backward()
+    assert set(parts) == {"slope", "value", "direction"}
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    if changes.get("loss") != "mse":
+        assert network.volume is not None
+        assert float(next(network.volume.parameters()).grad.abs().max()) > 0
+
+
+def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject, tmp_path: Path) -> None:
+    stream = StreamOptions(SMALL, "prost", AppearanceOptions.clean())
+    training = replace(OPTIONS, iterations=60, warmup=10, validate_every=60, averaging=0.95, learning_rate=2e-3)
+    task = ProstTask([subject], [], METHOD.options(), stream, training)
+    torch.manual_seed(0)
+    untrained = task.validate(task.network().eval(), torch.device("cpu"))
+    result = fit(task, tmp_path / "w.safetensors", training)
+    last = json.loads((tmp_path / "w.jsonl").read_text().splitlines()[-1])
+    assert untrained.details["direction"] < 0.65
+    assert last["direction"] > 0.75
+    assert last["correlation"] > 0.3 + untrained.details["correlation"]
+    prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(result.weights), "search_on_failure": False}))
+    batch = task.held_out.batch(0, torch.device("cpu"))
+    start = POSE_SAMPLERS["prost-moving"].sample(subject, SMALL, np.random.default_rng(0))
+    xray = XRay(batch.image[0, 0].numpy(), np.ones((32, 32), bool), SMALL)
+    proposal = METHOD.propose([xray], prepared, start)
+    costs = [c.cost for c in proposal.candidates]
+    assert len(costs) == 16
+    assert costs == sorted(costs)
+    again = METHOD.propose([xray], prepared, start)
+    np.testing.assert_array_equal(again.candidates[0].rig_from_ct, proposal.candidates[0].rig_from_ct)
+
+
+def test_the_published_network_wants_its_own_size(subject: Subject) -> None:
+    with pytest.raises(InputError, match="multiples of 64"):
+        METHOD.task([subject], [], METHOD.options({"paper_mode": True}), OPTIONS, SMALL)
+

@@ -1,0 +1,163 @@
+"""Method ``prost``: down the slope of a learned similarity between a CT and an X-ray, from rough starts.
+
+A network projects the CT and compares it with the X-ray; it is trained so that its slope in the pose leads to the true
+one (Gao et al., TMI 2024). One network serves every patient that is like those it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from XRayRegistrationLib.bone.model import BoneModel
+from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.cios import cios_camera
+from XRayRegistrationLib.images.volume import Volume
+from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from XRayRegistrationLib.simulation.subject import Subject
+    from XRayRegistrationLib.training.options import TrainingOptions
+    from XRayRegistrationLib.training.task import Task
+
+_STARTS = 3  # of the random numbers
+_CAMERA, _PAPER_CAMERA = cios_camera(64), cios_camera(128)
+
+
+@dataclass(frozen=True)
+class ProstOptions:
+    """Options of method ``prost``.
+
+    Attributes:
+        paper_mode: a published network, its loss and its descent, 128 x 128 pixels.
+        variant: which one: of TMI 2024, or of MICCAI 2020.
+        weights: of a training on any CTs; None looks for some.
+        search_on_failure: search without the network where nothing that it proposes verifies.
+        starts: poses that the descent begins from.
+        poses, moving: what is trained on, names in simulation.pose_samplers.POSE_SAMPLERS: of the X-rays, and of the
+            poses beside them.
+        volume: the network sees the bone, or the whole CT.
+        volume_network, randomised, loss: the papers' ablations: no network on the volume; X-rays that all look alike;
+            the similarity is to be the distance, and its slope is not looked at (``mse``).
+    """
+
+    paper_mode: bool = False
+    variant: Literal["tmi2024", "miccai2020"] = "tmi2024"
+    weights: str | None = None
+    search_on_failure: bool = True
+    starts: int = 16
+    poses: str = "prost"
+    moving: str = "prost-moving"
+    volume: Literal["bone", "full"] = "bone"
+    volume_network: bool = True
+    randomised: bool = True
+    loss: Literal["slope", "mse"] = "slope"
+
+
+class Prost(LearnedMethod):
+    """Projective spatial transformers (Gao et al., TMI 2024)."""
+
+    name: ClassVar[str] = "prost"
+    summary: ClassVar[str] = "walks from rough starts down a learned similarity; one network for all patients"
+    reference: ClassVar[str] = "Gao et al., IEEE TMI 2024"
+    needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
+    options_type: ClassVar[type] = ProstOptions
+    patient_specific = False
+
+    def task(
+        self,
+        subjects: Sequence[Subject],
+        held_out: Sequence[Subject],
+        options: ProstOptions,
+        training: TrainingOptions,
+        camera: Camera | None,
+    ) -> Task:
+        """Training on some CTs, for any.
+
+        Raises:
+            InputError: no CT, poses that are unknown, or a camera that the network cannot have.
+        """
+        from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
+        from XRayRegistrationLib.training.prost import ProstTask
+        from XRayRegistrationLib.training.xray_stream import StreamOptions
+
+        if not subjects:
+            raise InputError("method 'prost' is trained on at least one CT; give --ct")
+        learned = camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA)
+        multiple = 64 if options.paper_mode and options.variant == "tmi2024" else 16
+        if learned.width != learned.height or learned.width % multiple:
+            raise InputError(
+                f"the camera has {learned.width} x {learned.height} pixels; this network learns from squares whose sides are "
+                f"multiples of {multiple}"
+            )
+        look = AppearanceOptions.domain_randomisation() if options.randomised else AppearanceOptions.clean()
+        stream = StreamOptions(learned, options.poses, look)
+        return ProstTask(subjects, held_out, options, stream, training)
+
+    def network(self, header: dict[str, Any]) -> nn.Module:
+        """As the header's architecture says."""
+        from XRayRegistrationLib.networks.prost import prost_network
+
+        return prost_network(header["architecture"])
+
+    def prepare_ct(
+        self, ct: Volume, bone: BoneModel, options: ProstOptions, data: dict[str, Any], progress: Progress | None
+    ) -> dict[str, Any]:
+        """The CT as the network sees it, and what it makes of it."""
+        import torch
+
+        from XRayRegistrationLib.training.prost import network_volume
+
+        volume = network_volume(bone, data["header"]["input"])
+        with torch.inference_mode():
+            features = data["network"].features(torch.as_tensor(volume.mu)[None])
+        return {"volume": volume, "features": features}
+
+    def propose_view(
+        self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
+    ) -> list[tuple[Array, float, str]]:
+        """Where the descents end, lowest first."""
+        from XRayRegistrationLib.networks.network_input import learned_view
+        from XRayRegistrationLib.solvers.learned_descent import (
+            MICCAI2020,
+            TMI2024,
+            descend,
+            descend_as_published,
+            similarity_slope,
+        )
+        from XRayRegistrationLib.training.headers import camera_of_header
+
+        data = prepared.data
+        view = learned_view(xray, camera_of_header(data["header"]))
+        if not view.field.any():
+            raise NothingProposedError("the X-ray shows nothing where the network looks")
+        centre = prepared.bone.centroid
+        slope = similarity_slope(data["network"], data["features"], data["volume"], view.image, view.camera, centre)
+        starts = self._starts(prepared, view.camera, seed, start)
+        kind = data["header"]["architecture"]["kind"]
+        if kind == "light":
+            ended = descend(slope, starts, centre)
+        else:
+            ended = descend_as_published(slope, starts, centre, TMI2024 if kind == "tmi2024" else MICCAI2020)
+        return [
+            (pose, float(cost), "down the learned similarity")
+            for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)
+        ]
+
+    def _starts(self, prepared: Prepared, camera: Camera, seed: int, start: Array | None) -> Array:
+        """The given start and others like the poses that the network learned beside, or such poses alone."""
+        from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
+
+        rng = np.random.default_rng([seed, _STARTS])
+        sampler = pose_sampler(prepared.data["header"]["input"]["moving"])
+        count = max(1, prepared.options.starts)
+        drawn = [sampler.sample(prepared.bone.centroid, camera, rng) for _ in range(count)]
+        return np.stack(drawn if start is None else [start, *drawn[1:]])
