@@ -26,8 +26,8 @@ _FILLED = 0.93  # of the field, that is not as flat as the outside
 _LARGEST_CIRCLE = 0.75  # radius over the longer side; beyond, it bounds nothing
 # Overlap with the best shape; a patient's outline comes nearer to an octagon than to the others.
 _SHAPE = {"box": 0.955, "circle": 0.955, "octagon": 0.975}
-#: Of a field's shape: below, a head or a crop box against air looks alike; above, too little of its outline is seen.
-SURE_FIT = (0.9875, 1.02)
+# Of a field's shape: below, a head or a crop box against air looks alike; above, too little of its outline is seen.
+_SURE_FIT = (0.9875, 1.02)
 _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
@@ -81,9 +81,9 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     found = []
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
         fits = _fits_at(scaled, _LEVELS)
-        if not any(_is_sure(fit) for _, fit, _ in fits):
+        if not any(is_sure(fit) for _, fit, _ in fits):
             last = _fits_at(scaled, _LAST_LEVELS)
-            fits = [found for found in last if _is_sure(found[1])] or fits or last
+            fits = [found for found in last if is_sure(found[1])] or fits or last
         if not fits:
             continue
         end = values.min() if outside == "dark" else values.max()
@@ -147,8 +147,9 @@ def reduce_to(values: NDArray[np.floating], height: int, width: int) -> NDArray[
     return np.asarray((rows @ values.astype(np.float32)) @ columns.T, dtype=np.float32)
 
 
-def _is_sure(fit: float) -> bool:
-    return SURE_FIT[0] <= fit <= SURE_FIT[1]
+def is_sure(fit: float) -> bool:
+    """Whether a field with this fit is one for certain."""
+    return _SURE_FIT[0] <= fit <= _SURE_FIT[1]
 
 
 def _fits_at(scaled: NDArray[np.floating], levels: tuple[float, ...]) -> list[tuple[float, float, NDArray[np.float64]]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.images.masks import SURE_FIT, Field, reduce_to
+from XRayRegistrationLib.images.masks import Field, is_sure, reduce_to
 
 POLARITIES = ("auto", "bone_bright", "bone_dark")
 
@@ -47,7 +47,7 @@ def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint:
         hint: what the header says, asked only when the pixels leave it open.
     """
     for field in fields:
-        blades = not field.painted and SURE_FIT[0] <= field.fit <= SURE_FIT[1] and 1.0 - field.mask.mean() >= _SURE_SHARE
+        blades = not field.painted and is_sure(field.fit) and 1.0 - field.mask.mean() >= _SURE_SHARE
         if blades:
             return f"bone_{field.outside}", f"the area outside the field of view is {field.outside}", True
     mask = np.ones(values.shape, bool)

@@ -92,7 +92,7 @@ class ProstTask(Task):
         self.subjects, self.judged_on = list(subjects), list(held_out or subjects)
         self.options, self.stream_options, self.seed = options, stream, training.seed
         self.sampler = pose_sampler(options.moving)
-        size, none = stream.camera.width, stream.camera.width  # no first and last hits are wanted
+        size = none = stream.camera.width  # no first and last hits are wanted
         self.stream = XRayStream(self.subjects, stream, training.batch_size, training.seed, hits_stride=none)
         self.held_out = XRayStream(
             self.judged_on, stream, training.batch_size, training.seed + _VALIDATION_SEED, hits_stride=none
@@ -112,7 +112,7 @@ class ProstTask(Task):
             "cts": [ct_header(s) for s in self.subjects],
         }
         seen = self._header["input"]
-        self.volumes = {s.name: network_volume(s.bone, seen) for s in (*self.subjects, *self.judged_on)}
+        self.volumes = {id(s): network_volume(s.bone, seen) for s in (*self.subjects, *self.judged_on)}
         self._judged: list[PosePairs] = []
 
     def network(self) -> ProstNetwork:
@@ -164,7 +164,7 @@ class ProstTask(Task):
             of_ct = np.flatnonzero(batch.xrays.subject == number)
             subject = subjects[number]
             image = batch.xrays.image[of_ct]
-            volume = self.volumes[subject.name]
+            volume = self.volumes[id(subject)]
             poses = batch.moving[of_ct]
             centre = np.stack([transform_points(pose, subject.centre_ct) for pose in poses])
             project = partial(
@@ -200,18 +200,18 @@ class ProstTask(Task):
     def _descend(self, network: nn.Module) -> Validation:
         """The pose after a descent, of a quarter of the validation's pairs."""
         found, true, points = [], [], []
-        features: dict[str, Tensor] = {}
+        features: dict[int, Tensor] = {}
         assert isinstance(network, ProstNetwork)
         for batch in self._judged[: max(1, _VALIDATION_BATCHES // 4)]:
             for n, number in enumerate(batch.xrays.subject):
                 subject = self.judged_on[number]
-                volume = self.volumes[subject.name]
-                if subject.name not in features:
+                volume = self.volumes[id(subject)]
+                if id(subject) not in features:
                     with torch.no_grad():
                         values = torch.as_tensor(volume.mu, device=batch.motion.device)[None]
-                        features[subject.name] = network.features(values)
+                        features[id(subject)] = network.features(values)
                 slope = similarity_slope(
-                    network, features[subject.name], volume, batch.xrays.image[n : n + 1], self.stream_options.camera,
+                    network, features[id(subject)], volume, batch.xrays.image[n : n + 1], self.stream_options.camera,
                     subject.centre_ct,
                 )  # fmt: skip
                 found.append(self._end(slope, batch.moving[n : n + 1], subject.centre_ct))
