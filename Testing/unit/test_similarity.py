@@ -16,10 +16,11 @@ from XRayRegistrationLib.similarity import (
     local_ncc,
     mutual_information,
     ncc,
+    ncc_and_laplacian,
     patch_gradient_ncc,
 )
 from XRayRegistrationLib.similarity.masked import box_sum, gradients
-from XRayRegistrationLib.similarity.patch_gradient_ncc import patch_radius
+from XRayRegistrationLib.similarity.patch_gradient_ncc import PatchGradientNcc, patch_radius
 
 ALL = sorted(SIMILARITIES)
 LOWER_BOUND = {
@@ -29,6 +30,7 @@ LOWER_BOUND = {
     "patch_gradient_ncc": -1.0,
     "gradient_information": 0.0,
     "mutual_information": 0.0,
+    "ncc_and_laplacian": -1.0,
 }
 
 
@@ -44,9 +46,8 @@ def disc(shape: tuple[int, int], radius: float) -> np.ndarray:
 
 
 def test_the_registry_names_what_the_design_lists():
-    assert sorted(
-        ["ncc", "local_ncc", "gradient_ncc", "patch_gradient_ncc", "gradient_information", "mutual_information"]
-    ) == ALL
+    listed = ["ncc", "local_ncc", "gradient_ncc", "patch_gradient_ncc", "gradient_information", "mutual_information"]
+    assert sorted([*listed, "ncc_and_laplacian"]) == ALL
 
 
 # --- values computed by hand or by a plain second implementation
@@ -113,6 +114,24 @@ def test_patch_gradient_ncc_against_patches_one_by_one():
         halves.append(np.mean(values))
     got = patch_gradient_ncc(a, b, radius=2, min_valid_fraction=1.0, variance_floor=0.0)
     assert got == pytest.approx(np.mean(halves), abs=1e-9)
+
+
+def test_patch_gradient_ncc_of_many_images_at_once():
+    fixed, mask = texture(40), disc((48, 56), 20)
+    images = np.stack([texture(40) + texture(n) for n in range(41, 44)])
+    to = PatchGradientNcc(np.where(mask, fixed, 0.0), mask, radius=3)
+    one_by_one = [patch_gradient_ncc(image, fixed, mask, radius=3) for image in images]
+    np.testing.assert_allclose(to(images), one_by_one, rtol=0, atol=1e-12)
+    assert np.ptp(one_by_one) > 0.01
+
+
+def test_ncc_and_laplacian_by_hand():
+    a, b = texture(45), texture(46)
+    kernel = np.array([[2, 4, 4, 4, 2], [4, 0, -8, 0, 4], [4, -8, -24, -8, 4], [4, 0, -8, 0, 4], [2, 4, 4, 4, 2]])
+    inner = (slice(3, -3), slice(3, -3))
+    la, lb = (ndimage.convolve(image, kernel)[inner].ravel() for image in (a, b))
+    cosine = la @ lb / np.sqrt((la @ la) * (lb @ lb))
+    assert ncc_and_laplacian(a, b) == pytest.approx((2 * np.corrcoef(a.ravel(), b.ravel())[0, 1] + cosine) / 3, abs=1e-9)
 
 
 def test_patch_radii_of_the_sheet():

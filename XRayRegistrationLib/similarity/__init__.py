@@ -11,6 +11,7 @@ from XRayRegistrationLib.similarity.gradient_ncc import gradient_ncc
 from XRayRegistrationLib.similarity.local_ncc import local_ncc
 from XRayRegistrationLib.similarity.mutual_information import mutual_information
 from XRayRegistrationLib.similarity.ncc import ncc
+from XRayRegistrationLib.similarity.ncc_and_laplacian import ncc_and_laplacian
 from XRayRegistrationLib.similarity.patch_gradient_ncc import patch_gradient_ncc
 
 SIMILARITIES: dict[str, Callable[..., float]] = {
@@ -20,6 +21,7 @@ SIMILARITIES: dict[str, Callable[..., float]] = {
     "patch_gradient_ncc": patch_gradient_ncc,
     "gradient_information": gradient_information,
     "mutual_information": mutual_information,
+    "ncc_and_laplacian": ncc_and_laplacian,
 }
 
 __all__ = [
@@ -29,5 +31,6 @@ __all__ = [
     "local_ncc",
     "mutual_information",
     "ncc",
+    "ncc_and_laplacian",
     "patch_gradient_ncc",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.similarity.masked import prepare, window_correlation
+from XRayRegistrationLib.similarity.masked import Windows, prepare
 
 
 def local_ncc(
@@ -36,13 +36,11 @@ def local_ncc(
         InputError: shapes differ, no valid pixel or window, or a valid pixel that is not finite.
     """
     a, b, m = prepare(moving, fixed, mask)
-    values, counts = window_correlation(
-        a, b, m, radius, min_valid_fraction=min_valid_fraction, variance_floor=variance_floor
-    )
-    if not counts.any():
+    windows = Windows(b, m, radius, min_valid_fraction=min_valid_fraction, variance_floor=variance_floor)
+    if not windows.counts.any():
         side = 2 * radius + 1
         raise InputError(
             f"no {side}x{side} px window holds {min_valid_fraction:.0%} valid pixels; "
             "allowed is a smaller radius, a smaller min_valid_fraction or a larger mask"
         )
-    return float(values[counts].mean())
+    return float(windows.correlation(a)[windows.counts].mean())

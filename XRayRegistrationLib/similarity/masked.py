@@ -41,13 +41,13 @@ def prepare(moving: ArrayLike, fixed: ArrayLike, mask: ArrayLike | None) -> tupl
     return out[0], out[1], m
 
 
-def centred(image: Array, mask: Mask) -> Array:
-    """The image minus its mean over the mask, exactly 0 outside and everywhere if it is constant."""
-    values = image[mask]
-    out = np.where(mask, image - values.mean(), 0.0)
-    scale = np.abs(values).max()
-    if np.sqrt((out[mask] ** 2).mean()) <= _CONSTANT * scale:
-        return np.zeros_like(image)
+def centred(images: Array, mask: Mask) -> Array:
+    """Images (..., H, W) minus their means over the mask, exactly 0 outside, and everywhere in one that is constant."""
+    values = images[..., mask]
+    mean = values.mean(-1)
+    out = np.where(mask, images - mean[..., None, None], 0.0)
+    spread = np.sqrt(((values - mean[..., None]) ** 2).mean(-1))
+    out[spread <= _CONSTANT * np.abs(values).max(-1)] = 0.0
     return out
 
 
@@ -69,41 +69,51 @@ def box_sum(images: Array, radius: int) -> Array:
     return ndimage.uniform_filter1d(rows, size, axis=-1, mode="constant") * float(size * size)
 
 
-def window_correlation(
-    a: Array, b: Array, mask: Mask, radius: int, *, min_valid_fraction: float, variance_floor: float
-) -> tuple[Array, Mask]:
-    """NCC of every window of (2 radius + 1)^2 pixels, over the valid pixels in it.
+class Windows:
+    """One image (H, W), ready to be correlated with others in every window of (2 radius + 1)^2 pixels.
 
-    Returns the NCC (H, W) per window centre, 0 where either image is flat, and where a window
-    counts (H, W): its centre is valid and at least ``min_valid_fraction`` of its area is.
+    Args:
+        image, mask: (H, W); only valid pixels count.
+        min_valid_fraction: of a window's area.
+        variance_floor: added to the local variances, times the image's own variance, so that rounding in flat regions
+            does not correlate; the NCC stays in [-1, 1] and does not change with gain and offset.
 
-    The local variances are raised by ``variance_floor`` times the image's own variance, so that
-    rounding in flat regions does not correlate; the values stay in [-1, 1] and do not change with
-    gain and offset.
+    Attributes:
+        counts: (H, W) bool, windows that count: their centre is valid, and enough of their area.
     """
-    if radius < 1 or int(radius) != radius:
-        raise InputError(f"the window radius is {radius!r}; allowed is a whole number of pixels, at least 1")
-    if not 0.0 < min_valid_fraction <= 1.0:
-        raise InputError(f"min_valid_fraction is {min_valid_fraction!r}; allowed is above 0 and at most 1")
-    if variance_floor < 0.0:
-        raise InputError(f"variance_floor is {variance_floor!r}; allowed is 0 or more")
-    radius = int(radius)
-    a, b = centred(a, mask), centred(b, mask)
-    count, sa, sb, saa, sbb, sab = box_sum(np.stack([mask.astype(np.float64), a, b, a * a, b * b, a * b]), radius)
-    count = np.rint(count)
-    counts = mask & (count >= max(2.0, min_valid_fraction * (2 * radius + 1) ** 2))
-    n = np.where(counts, count, 1.0)
-    mean_a, mean_b = sa / n, sb / n
-    var_a = np.maximum(saa / n - mean_a**2, 0.0)
-    var_b = np.maximum(sbb / n - mean_b**2, 0.0)
-    covariance = sab / n - mean_a * mean_b
-    # the rounding of running sums scales with the image's own variance, never with the window's
-    global_a, global_b = (a * a).sum() / mask.sum(), (b * b).sum() / mask.sum()
-    floor = max(variance_floor, 1e-12)
-    scale = np.sqrt((var_a + floor * global_a) * (var_b + floor * global_b))
-    flat = (var_a <= 1e-12 * global_a) | (var_b <= 1e-12 * global_b) | (scale == 0.0)
-    ncc = np.where(flat, 0.0, np.clip(covariance / np.where(flat, 1.0, scale), -1.0, 1.0))
-    return ncc, counts
+
+    def __init__(self, image: Array, mask: Mask, radius: int, *, min_valid_fraction: float, variance_floor: float):
+        if radius < 1 or int(radius) != radius:
+            raise InputError(f"the window radius is {radius!r}; allowed is a whole number of pixels, at least 1")
+        if not 0.0 < min_valid_fraction <= 1.0:
+            raise InputError(f"min_valid_fraction is {min_valid_fraction!r}; allowed is above 0 and at most 1")
+        if variance_floor < 0.0:
+            raise InputError(f"variance_floor is {variance_floor!r}; allowed is 0 or more")
+        self.radius, self.mask = int(radius), mask
+        self.floor = max(variance_floor, 1e-12)
+        count = np.rint(box_sum(mask.astype(np.float64), self.radius))
+        self.counts = mask & (count >= max(2.0, min_valid_fraction * (2 * self.radius + 1) ** 2))
+        self._n = np.where(self.counts, count, 1.0)
+        self._image = centred(image, mask)
+        self._mean, self._raised, self._flat = self._moments(self._image)
+
+    def correlation(self, images: Array) -> Array:
+        """NCC (..., H, W) of each window of images (..., H, W) with the same one of this image, 0 where either is flat."""
+        a = centred(images, self.mask)
+        mean, raised, flat = self._moments(a)
+        covariance = box_sum(a * self._image, self.radius) / self._n - mean * self._mean
+        scale = np.sqrt(raised * self._raised)
+        flat |= self._flat | (scale == 0.0)
+        return np.where(flat, 0.0, np.clip(covariance / np.where(flat, 1.0, scale), -1.0, 1.0))
+
+    def _moments(self, a: Array) -> tuple[Array, Array, Mask]:
+        """Mean and raised variance of each window of centred images, and which windows are flat."""
+        mean = box_sum(a, self.radius) / self._n
+        squares = a * a
+        variance = np.maximum(box_sum(squares, self.radius) / self._n - mean**2, 0.0)
+        # the rounding of running sums scales with the image's own variance, never with the window's
+        whole = (squares.sum((-2, -1)) / self.mask.sum())[..., None, None]
+        return mean, variance + self.floor * whole, variance <= 1e-12 * whole
 
 
 def gradients(image: Array, mask: Mask, smoothing_sigma_px: float = 0.0) -> tuple[Array, Array, Mask]:
@@ -116,21 +126,37 @@ def gradients(image: Array, mask: Mask, smoothing_sigma_px: float = 0.0) -> tupl
     Raises:
         InputError: nothing is left of the mask after the erosion.
     """
-    reach = 1
-    if smoothing_sigma_px > 0.0:
-        reach += 2
-        x = np.arange(-2, 3)
-        kernel = np.exp(-0.5 * (x / smoothing_sigma_px) ** 2)
-        kernel /= kernel.sum()
-        for axis in (0, 1):
-            image = ndimage.correlate1d(image, kernel, axis=axis, mode="nearest")
+    inner = within_reach(mask, smoothing_sigma_px)
+    gx, gy = sobel(image, smoothing_sigma_px)
+    return np.where(inner, gx, 0.0), np.where(inner, gy, 0.0), inner
+
+
+def within_reach(mask: Mask, smoothing_sigma_px: float = 0.0) -> Mask:
+    """The mask (H, W) where :func:`sobel` sees none of what is outside of it; see :func:`gradients`."""
+    reach = 3 if smoothing_sigma_px > 0.0 else 1
     side = 2 * reach + 1
-    inner = ndimage.binary_erosion(mask, np.ones((side, side), bool), border_value=0)
+    inner: Mask = ndimage.binary_erosion(mask, np.ones((side, side), bool), border_value=0)
     if not inner.any():
         raise InputError(
             f"no pixel of the mask is {reach} px from its edge, so there is no image gradient; "
             "allowed is a larger mask or image"
         )
-    gx = np.where(inner, ndimage.sobel(image, axis=1, mode="nearest") / 8.0, 0.0)
-    gy = np.where(inner, ndimage.sobel(image, axis=0, mode="nearest") / 8.0, 0.0)
-    return gx, gy, inner
+    return inner
+
+
+def sobel(images: Array, smoothing_sigma_px: float = 0.0) -> tuple[Array, Array]:
+    """Derivatives of images (..., H, W) along columns and rows, per pixel, after a 5x5 Gaussian where sigma is not 0."""
+    if smoothing_sigma_px > 0.0:
+        x = np.arange(-2, 3)
+        kernel = np.exp(-0.5 * (x / smoothing_sigma_px) ** 2)
+        kernel /= kernel.sum()
+        for axis in (-2, -1):
+            images = ndimage.correlate1d(images, kernel, axis=axis, mode="nearest")
+    gx, gy = (
+        ndimage.correlate1d(
+            ndimage.correlate1d(images, [-0.5, 0.0, 0.5], axis=along, mode="nearest"), [0.25, 0.5, 0.25], axis=across,
+            mode="nearest",
+        )
+        for along, across in ((-1, -2), (-2, -1))
+    )  # fmt: skip
+    return gx, gy

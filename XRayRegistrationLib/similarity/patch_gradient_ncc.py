@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.similarity.masked import gradients, prepare, window_correlation
+from XRayRegistrationLib.similarity.masked import Windows, gradients, prepare, sobel
 
 XREG_SIGMA_PX = 1.1  # of a 5x5 Gaussian kernel
 
@@ -53,21 +53,57 @@ def patch_gradient_ncc(
             or a valid pixel that is not finite.
     """
     a, b, m = prepare(moving, fixed, mask)
-    ax, ay, inner = gradients(a, m, smoothing_sigma_px)
-    bx, by, _ = gradients(b, m, smoothing_sigma_px)
-    halves = []
-    for ga, gb in ((ax, bx), (ay, by)):
-        values, counts = window_correlation(
-            ga, gb, inner, radius, min_valid_fraction=min_valid_fraction, variance_floor=variance_floor
-        )
-        if not counts.any():
+    to = PatchGradientNcc(
+        b, m, radius=radius, weights=weights, smoothing_sigma_px=smoothing_sigma_px,
+        min_valid_fraction=min_valid_fraction, variance_floor=variance_floor,
+    )  # fmt: skip
+    return float(to(a[None])[0])
+
+
+class PatchGradientNcc:
+    """:func:`patch_gradient_ncc` to one fixed image, whose part is computed once.
+
+    Args:
+        fixed, mask: (H, W), finite, 0 outside the mask. The others: see :func:`patch_gradient_ncc`.
+
+    Raises:
+        InputError: no patch is left, or weights that are negative, not finite or all 0.
+    """
+
+    def __init__(
+        self,
+        fixed: NDArray[np.float64],
+        mask: NDArray[np.bool_],
+        *,
+        radius: int = 5,
+        weights: ArrayLike | None = None,
+        smoothing_sigma_px: float = XREG_SIGMA_PX,
+        min_valid_fraction: float = 0.5,
+        variance_floor: float = 1e-5,
+    ) -> None:
+        self._mask, self._sigma = mask, smoothing_sigma_px
+        gx, gy, self._inner = gradients(fixed, mask, smoothing_sigma_px)
+        self._windows = [
+            Windows(g, self._inner, radius, min_valid_fraction=min_valid_fraction, variance_floor=variance_floor)
+            for g in (gx, gy)
+        ]
+        self._counts = self._windows[0].counts
+        if not self._counts.any():
             side = 2 * radius + 1
             raise InputError(
                 f"no {side}x{side} px patch of gradients holds {min_valid_fraction:.0%} valid pixels; "
                 "allowed is a smaller radius, a smaller min_valid_fraction or a larger mask"
             )
-        halves.append(float(np.average(values[counts], weights=_patch_weights(weights, counts))))
-    return float(np.clip(0.5 * (halves[0] + halves[1]), -1.0, 1.0))
+        self._weights = _patch_weights(weights, self._counts)
+
+    def __call__(self, moving: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(n,) of images (n, H, W)."""
+        inside = np.where(self._mask, moving, 0.0).astype(np.float64)
+        halves = []
+        for gradient, windows in zip(sobel(inside, self._sigma), self._windows, strict=True):
+            ncc = windows.correlation(np.where(self._inner, gradient, 0.0))[:, self._counts]
+            halves.append(np.average(ncc, axis=-1, weights=self._weights))
+        return np.clip(0.5 * (halves[0] + halves[1]), -1.0, 1.0)
 
 
 def _patch_weights(weights: ArrayLike | None, counts: np.ndarray) -> np.ndarray | None:
