@@ -197,8 +197,9 @@ def _train_options(p: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--protocol", required=True, metavar="NAME", help="what is tested: scr, rayemb or deepfluoro")
-    p.add_argument("--method", required=True, action="extend", nargs="+", metavar="NAME", help="see xrayreg methods")
+    p.add_argument("--protocol", required=True, metavar="NAME", help="what is tested: scr, rayemb, prost, sopi or deepfluoro")
+    p.add_argument("--method", required=True, action="extend", nargs="+", metavar="NAME",
+                   help="see xrayreg methods; also the variants that docs/learning.md lists, e.g. search, cma_es")  # fmt: skip
     p.add_argument("--ct", action="extend", nargs="+", default=None, metavar="CT",
                    help="CTs to simulate X-rays of; with deepfluoro, ids of specimens (default all)")  # fmt: skip
     p.add_argument("--bone", action="extend", nargs="+", default=None, metavar="auto|LABELS[:1,2]",

@@ -181,7 +181,7 @@ def test_other_files_are_refused_in_one_line(h5_file, tmp_path):
 def test_the_command_evaluates_on_it(h5_file, tmp_path, monkeypatch):
     file = DeepFluoroFile(h5_file)
 
-    def two_mm_deep(ct, xray, *, method, bone, options, backend, seed):
+    def two_mm_deep(ct, xray, *, method, bone, start, options, backend, seed):
         specimen, number = xray.source.split()[1:]
         pose = file.projection(specimen, int(number)).camera_from_ct.copy()
         pose[2, 3] += 2.0

@@ -21,22 +21,26 @@ from XRayRegistrationLib.evaluation import predict as predict_module
 from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases, bone_share, is_truncated
 from XRayRegistrationLib.evaluation.paper_figures import FIGURES, paper_figures
 from XRayRegistrationLib.evaluation.predict import MethodRun, predict
-from XRayRegistrationLib.evaluation.protocols import INSTRUMENTS, INVERTED, PLAIN, PROTOCOLS, TRUNCATED
-from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, score, score_cases, summary
+from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, PLAIN, PROTOCOLS, TRUNCATED
+from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, START, score, score_cases, summary
 from XRayRegistrationLib.evaluation.store import ERROR, Store
+from XRayRegistrationLib.evaluation.variants import VARIANTS
 from XRayRegistrationLib.files.landmarks import write_landmarks
 from XRayRegistrationLib.files.volume_file import write_volume
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import from_rotation_translation
+from XRayRegistrationLib.geometry.rigid import from_rotation_translation, transform_points
+from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.result import Result, View
 
 torch = pytest.importorskip("torch")  # images are developed with it
 
 INF = float("inf")
+OTHER_FILE = Path(cases_module.__file__)
 SMALL = replace(
     PROTOCOLS["scr"], camera=Camera.from_spacing(96, 96, 3.0, 1020.0), sampler="prost", cases=3, instruments_share=0.4,
     inverted_share=0.4, least_bone=0.0,
 )  # fmt: skip
+STARTS = replace(PROTOCOLS["prost"], camera=SMALL.camera, challenging_share=0.5)
 CLEAN = replace(SMALL, appearance="clean", instruments_share=0.0, inverted_share=0.0)
 
 
@@ -69,11 +73,12 @@ class Stub:
     """A register() that knows the answer, and is off by so many mm in x; None raises as a method may."""
 
     def __init__(self, source: SimulatedCases, off_mm: list[float | None]) -> None:
-        self.source, self.off_mm, self.asked = source, off_mm, []
+        self.source, self.off_mm, self.asked, self.starts = source, off_mm, [], []
 
-    def __call__(self, ct, xray, *, method, bone, options, backend, seed):
+    def __call__(self, ct, xray, *, method, bone, start, options, backend, seed):
         number = int(xray.source.split()[-1])
         self.asked.append((method, number))
+        self.starts.append(start)
         off = self.off_mm[number]
         if off is None:
             raise InputError("it sees no bone")
@@ -120,6 +125,59 @@ def test_poses_with_too_little_bone_are_drawn_again_and_counted(source, monkeypa
     monkeypatch.setattr(cases_module, "_MOST_DRAWS", 20)
     with pytest.raises(InputError, match="which wants 99 %"):
         replace(source, protocol=replace(wide, least_bone=0.99)).case("phantom", 0)
+
+
+def test_starts_come_with_the_case_and_challenging_poses_are_a_group(source):
+    starting = replace(source, protocol=STARTS)
+    cases = [starting.case("phantom", n) for n in range(8)]
+    centre = source.patient("phantom").bone.centroid
+    for case in cases:
+        start, true = (transform_points(p, centre) for p in (case.start_camera_from_ct, case.camera_from_ct))
+        assert (np.abs(start - [0.0, 0.0, 800.0]) <= [200.0, 200.0, 300.0]).all()
+        if CHALLENGING not in case.tags:
+            assert (np.abs(true - [0.0, 0.0, 800.0]) <= 25.0).all()
+    assert 0 < sum(CHALLENGING in c.tags for c in cases) < 8
+    np.testing.assert_array_equal(starting.case("phantom", 3).start_camera_from_ct, cases[3].start_camera_from_ct)
+    plain = replace(source, protocol=replace(STARTS, challenging_share=0.0)).case("phantom", 3)
+    np.testing.assert_array_equal(plain.start_camera_from_ct, cases[3].start_camera_from_ct)
+
+
+def test_a_start_is_told_where_it_is_wanted_and_scored_as_a_stage(source, tmp_path, monkeypatch):
+    stub, store = Stub(starting := replace(source, protocol=STARTS), [1.0, 1.0]), Store(tmp_path / "out")
+    monkeypatch.setattr(predict_module, "register", stub)
+    predict(starting, [MethodRun("a", "diffdrr"), MethodRun("b", "diffdrr", from_start=False)], store, limit=2)
+    told = starting.case("phantom", 0).start_camera_from_ct
+    assert [s if isinstance(s, str) else s.tolist() for s in stub.starts[:2]] == [told.tolist(), "none"]
+    rows = score(score_cases(store.predictions(), store.targets()))
+    start, proposed, refined = (summary(rows, "a", "all", stage) for stage in (START, PROPOSED, REFINED))
+    assert start.mtre_p50 > 50.0
+    assert proposed.mtre_p50 == pytest.approx(2.0)
+    assert refined.mtre_p50 == pytest.approx(1.0)
+    assert refined.along_mean == pytest.approx(1.0 / 3.0)  # 1 mm in x, 0 in y and z
+    assert refined.along_sd == pytest.approx(np.std([1.0, 0.0, 0.0]))
+    assert store.run()["asked"]["methods"]["b"]["from_start"] is False
+
+
+def test_the_starts_are_on_the_page_once_and_beside_the_papers(source, ct_file, tmp_path, monkeypatch):
+    for name in ("prost", "sopi"):
+        monkeypatch.setitem(PROTOCOLS, name, replace(STARTS, name=name, challenging_share=0.0, instruments_share=0.0))
+        starting = replace(source, protocol=PROTOCOLS[name])
+        monkeypatch.setattr(predict_module, "register", Stub(starting, [1.0, None]))
+        args = _args(ct_file, tmp_path / name, protocol=name, method=["diffdrr", "search"])
+        assert evaluate.run(args) == OK
+        page = (tmp_path / name / "report.html").read_text()
+        assert page.count("start, ours") == 1
+        assert VARIANTS["search"].summary in page
+        assert ("65.6 %" in page) == (name == "prost")
+        assert ("1.89 ± 1.57" in page) == (name == "sopi")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_options_that_their_method_takes(name):
+    chosen = VARIANTS[name]
+    options = get_method(chosen.method).options(json.loads(json.dumps(dict(chosen.options))))
+    assert options == get_method(chosen.method).options(chosen.options)
+    assert (options == get_method(chosen.method).options({})) == (name == "search")
 
 
 def test_less_than_half_of_the_bone_is_truncated(source):
@@ -329,6 +387,8 @@ def test_ctrl_c_keeps_what_is_predicted(source, ct_file, tmp_path, monkeypatch, 
         ({"protocol": "deepfluoro", "ct": None}, "--deepfluoro"),
         ({"deepfluoro": "x.h5"}, "drop one"),
         ({"weights": ["w.safetensors"]}, "0 of the methods take weights"),
+        ({"method": ["serch"]}, "did you mean 'search'"),
+        ({"weights": ["cma_es=w.safetensors"]}, "takes no weights"),
         ({"weights": ["diffdrr=w.safetensors"]}, "takes no weights"),
         ({"bone": ["auto", "auto"]}, "2 --bone for 1 --ct"),
         ({"bone": ["full"]}, "no bone to measure on"),
@@ -363,6 +423,10 @@ def test_a_real_method_in_two_processes(source, tmp_path):
 def test_methods_that_learn_are_measured_alone_unless_the_search_is_asked_for() -> None:
     alone = {run.label: run.options for run in evaluate.method_runs(["diffdrr", "scene_coordinates"], [], paper_mode=False)}
     assert alone == {"diffdrr": {}, "scene_coordinates": {"search_on_failure": False}}
+    names = ["prost", "prost_cma_es", "deep_reg"]
+    runs = evaluate.method_runs(names, [f"prost={__file__}", f"deep_reg={OTHER_FILE}"], paper_mode=False)
+    assert [run.method for run in runs] == ["prost"] * 3
+    assert [Path(run.options["weights"]).name for run in runs] == [Path(__file__).name] * 2 + [OTHER_FILE.name]
     (with_search,) = evaluate.method_runs(["scene_coordinates"], [], paper_mode=False, with_search=True)
     assert with_search.label == "scene_coordinates (with search)"
     assert with_search.options == {"search_on_failure": True}

@@ -22,6 +22,7 @@ from XRayRegistrationLib.evaluation.protocols import PROTOCOLS, Protocol, get_pr
 from XRayRegistrationLib.evaluation.report import report_html, summary_text
 from XRayRegistrationLib.evaluation.score import cases_csv, rows_csv, rows_json, score, score_cases
 from XRayRegistrationLib.evaluation.store import Store
+from XRayRegistrationLib.evaluation.variants import NAMES, variant
 from XRayRegistrationLib.files.atomic import OutputFolder, write_atomically
 from XRayRegistrationLib.files.json_file import json_text
 from XRayRegistrationLib.methods import METHODS
@@ -108,38 +109,42 @@ def write_scores(
 def method_runs(
     methods: Sequence[str], weights: Sequence[str], paper_mode: bool, with_search: bool = False
 ) -> list[MethodRun]:
-    """The methods with their weights and options.
+    """The methods, and variants of methods, with their weights and options.
 
     Args:
-        weights: ``FILE`` for the only method that takes weights, or ``NAME=FILE`` for one of several.
+        weights: ``FILE`` where one method takes weights, or ``NAME=FILE``: of a method, which its variants take too, or of
+            one variant alone.
 
     Raises:
         InputError: an unknown method, weights for a method that takes none, or a file that is not there.
     """
-    chosen = list(dict.fromkeys(one_of(name, tuple(METHODS), "--method") for name in methods))
-    taking = [name for name in chosen if METHODS[name].needs.weights]
+    chosen = {name: variant(one_of(name, NAMES, "--method")) for name in methods}
+    taking = list(dict.fromkeys(v.method for v in chosen.values() if METHODS[v.method].needs.weights))
     files: dict[str, Path] = {}
     for text in weights:
         name, sign, path = text.partition("=")
-        if not sign or name not in METHODS:
+        if not sign or name not in NAMES:
             if len(taking) != 1:
                 raise InputError(
                     f"--weights {text}: {len(taking)} of the methods take weights ({', '.join(taking) or 'none'}); "
                     "allowed is NAME=FILE for each of them"
                 )
             name, path = taking[0], text
-        if name not in taking:
+        if name not in taking and not (name in chosen and chosen[name].method in taking):
             raise InputError(f"--weights {text}: method {name!r} is not evaluated or takes no weights; drop it")
         files[name] = check_exists(path, "--weights", "the weights")
     out = []
-    for name in chosen:
-        options: dict[str, Any] = {"paper_mode": True} if paper_mode else {}
-        if isinstance(METHODS[name], LearnedMethod):
+    for name, made in chosen.items():
+        options = dict(made.options)
+        if paper_mode:
+            options["paper_mode"] = True
+        if isinstance(METHODS[made.method], LearnedMethod):
             options["search_on_failure"] = with_search
-        if name in files:
-            options["weights"] = str(files[name])
+        file = files.get(name, files.get(made.method))
+        if file is not None:
+            options["weights"] = str(file)
         label = name + (PAPER_MODE if paper_mode else "") + (WITH_SEARCH if options.get("search_on_failure") else "")
-        out.append(MethodRun(label, name, options, fingerprint(files[name]) if name in files else None))
+        out.append(MethodRun(label, made.method, options, None if file is None else fingerprint(file), made.from_start))
     return out
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.evaluation.protocols import INSTRUMENTS, INVERTED, PLAIN, TRUNCATED, Protocol
+from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, PLAIN, TRUNCATED, Protocol
 from XRayRegistrationLib.files.landmarks import read_landmarks
 from XRayRegistrationLib.files.result_file import describe_input
 from XRayRegistrationLib.geometry.camera import Camera
@@ -71,6 +71,7 @@ class Case:
         xray: as a user's X-ray would be prepared.
         tags: the groups that it belongs to.
         redrawn: how many poses were passed over because they showed too little bone.
+        start_camera_from_ct: 4x4, the rough start that comes with it, or None.
     """
 
     ct: str
@@ -80,6 +81,7 @@ class Case:
     xray: XRay
     tags: tuple[str, ...]
     redrawn: int = 0
+    start_camera_from_ct: Array | None = None
 
 
 class CaseSource(ABC):
@@ -200,16 +202,23 @@ def make_case(protocol: Protocol, subject: Subject, number: int, seed: int) -> C
     """
     assert protocol.camera is not None
     key = [seed, zlib.crc32(protocol.name.encode()), zlib.crc32(subject.name.encode()), number]
-    pose, redrawn = _pose_with_bone(protocol, subject, np.random.default_rng([*key, 0]))
+    challenging = bool(np.random.default_rng([*key, 2]).random() < protocol.challenging_share)
+    sampler = protocol.challenging_sampler if challenging else protocol.sampler
+    assert sampler is not None
+    pose, redrawn = _pose_with_bone(protocol, sampler, subject, np.random.default_rng([*key, 0]))
     look = np.random.default_rng([*key, 1])  # of its own, so that the poses stay when an appearance changes
     instruments = bool(look.random() < protocol.instruments_share)
     inverted = bool(look.random() < protocol.inverted_share)
     values = _simulated(protocol, subject, pose, look, instruments=instruments, inverted=inverted)
     xray = prepare_xray(values, protocol.camera, source=f"{protocol.name} {subject.name} {number}")
-    tags = [name for name, there in ((INSTRUMENTS, instruments), (INVERTED, inverted)) if there] or [PLAIN]
+    special = ((INSTRUMENTS, instruments), (INVERTED, inverted), (CHALLENGING, challenging))
+    tags = [name for name, there in special if there] or [PLAIN]
     if is_truncated(protocol.camera, pose, subject.bone):
         tags.append(TRUNCATED)
-    return Case(subject.name, number, protocol.camera, pose, xray, tuple(tags), redrawn)
+    start = None
+    if protocol.start_sampler is not None:
+        start = pose_sampler(protocol.start_sampler).sample(subject, protocol.camera, np.random.default_rng([*key, 3]))
+    return Case(subject.name, number, protocol.camera, pose, xray, tuple(tags), redrawn, start)
 
 
 def is_truncated(camera: Camera, camera_from_ct: Array, bone: BoneModel) -> bool:
@@ -230,12 +239,12 @@ def patient_of(subject: Subject) -> Patient:
     return Patient(subject.name, subject.ct, subject.bone, subject.landmarks_ct, tuple(subject.landmark_names))
 
 
-def _pose_with_bone(protocol: Protocol, subject: Subject, rng: np.random.Generator) -> tuple[Array, int]:
+def _pose_with_bone(protocol: Protocol, sampler: str, subject: Subject, rng: np.random.Generator) -> tuple[Array, int]:
     """A pose of the protocol that shows enough bone, and how many were passed over."""
     assert protocol.camera is not None
     most = 0.0
     for redrawn in range(_MOST_DRAWS):
-        pose = _draw_pose(protocol, subject, rng)
+        pose = pose_sampler(sampler).sample(subject, protocol.camera, rng)
         share = bone_share(protocol.camera, pose, subject.bone) if protocol.least_bone > 0 else 1.0
         if share >= protocol.least_bone:
             return pose, redrawn
@@ -245,12 +254,6 @@ def _pose_with_bone(protocol: Protocol, subject: Subject, rng: np.random.Generat
         f"draws, which wants {100 * protocol.least_bone:.0f} %; it is too small, take another protocol or another CT"
     )
 
-
-
-def _draw_pose(protocol: Protocol, subject: Subject, rng: np.random.Generator) -> Array:
-    assert protocol.sampler is not None
-    assert protocol.camera is not None
-    return pose_sampler(protocol.sampler).sample(subject, protocol.camera, rng)
 
 
 def _simulated(

@@ -38,17 +38,20 @@ class MethodRun:
         label: its name in tables, such as ``"diffdrr"`` or ``"diffdrr (paper mode)"``.
         method: in the registry; options: for it.
         weights: hash and name of its weights, for the record.
+        from_start: it is told the start of a case that has one.
     """
 
     label: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] | None = None
+    from_start: bool = True
 
     def settings(self) -> dict[str, Any]:
         """Plain values for the record; where weights lie is left out, for their hash says which they are."""
         options = {name: value for name, value in self.options.items() if name != "weights"}
-        return {"method": self.method, "options": options, "weights": self.weights}
+        told = {} if self.from_start else {"from_start": False}
+        return {"method": self.method, "options": options, "weights": self.weights, **told}
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,9 @@ def predict_case(task: Task) -> Prediction:
         "redrawn": case.redrawn,
         "camera": case.camera,
         "true_camera_from_ct": case.camera_from_ct,
+        "start_camera_from_ct": case.start_camera_from_ct,
     }
+    start = case.start_camera_from_ct if task.run.from_start else None
     begin = time.perf_counter()
     try:
         result = register(
@@ -156,6 +161,7 @@ def predict_case(task: Task) -> Prediction:
             case.xray,
             method=task.run.method,
             bone=patient.bone,
+            start="none" if start is None else start,
             options=task.run.options,
             backend=task.backend,
             seed=task.seed,

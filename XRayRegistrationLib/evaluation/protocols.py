@@ -14,8 +14,8 @@ from XRayRegistrationLib.geometry.cios import BORDER_PX, cios_camera
 from XRayRegistrationLib.methods.options import nearest_names
 
 #: Tags of a case; each is a group of the tables, beside "all".
-PLAIN, TRUNCATED, INSTRUMENTS, INVERTED = "plain", "truncated", "instruments", "inverted"
-GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED)
+PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING = "plain", "truncated", "instruments", "inverted", "challenging"
+GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Protocol:
         cases: images a CT when no other number is asked for; for real data None, all there are.
         paper_cases: images a CT in the paper, in words.
         sampler: of simulation.pose_samplers; None for real images.
+        start_sampler: of the rough start that each case comes with; None for cases without one.
+        challenging_sampler, challenging_share: poses off the beaten track, a group of their own, and how many of the cases.
         camera: of simulated images; None where the data say.
         appearance: of simulated images: ``"clean"``, ``"realistic"`` or ``"randomised"`` (simulation.appearance_options).
         instruments_share, inverted_share: of the simulated cases, those with instruments over the
@@ -46,6 +48,9 @@ class Protocol:
     cases: int | None
     paper_cases: str
     sampler: str | None = None
+    start_sampler: str | None = None
+    challenging_sampler: str | None = None
+    challenging_share: float = 0.0
     camera: Camera | None = None
     appearance: Literal["clean", "realistic", "randomised"] = "realistic"
     instruments_share: float = 0.0
@@ -71,6 +76,9 @@ class Protocol:
             }
         return values
 
+
+# Perlove PLX118F: the released code's 4 x 0.19959 mm, for the printed 0.2 mm would be a field of 51 mm
+_PERLOVE = Camera.from_spacing(256, 256, 0.79836, 1011.7)
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -99,6 +107,33 @@ PROTOCOLS: dict[str, Protocol] = {
             camera=cios_camera(512, BORDER_PX),
             instruments_share=0.2,
             inverted_share=0.1,
+        ),
+        Protocol(
+            "prost",
+            "Gao et al., IEEE TMI 2024 (ProST)",
+            "simulated CIOS images of 512 px without the border of 50 px: AP +-15 degrees and +-25 mm at 800 mm from the "
+            "source, each with a start at AP +-50 degrees, +-200 mm in the plane and +-300 mm in depth; instruments stand "
+            "for the paper's tools, and poses of 45 degrees and 150 mm for its challenging views, chosen by hand",
+            cases=100,
+            paper_cases="50 of each of 20 CTs, none of them trained on",
+            sampler="prost",
+            start_sampler="prost-start",
+            challenging_sampler="xvr",
+            challenging_share=0.2,
+            camera=cios_camera(512, BORDER_PX),
+            instruments_share=0.2,
+        ),
+        Protocol(
+            "sopi",
+            "Chen et al., ICASSP 2024 (SOPI)",
+            "projections of 256 px of 0.8 mm, as the paper's simulated X-rays are, at 1012 mm SDD and 900 mm from the "
+            "source: normal about AP, 6 degrees and (9, 4.5, 30) mm, each with a start of 3 to 6 degrees and as many mm",
+            cases=100,
+            paper_cases="146 spines, how many of them tested on is not said",
+            sampler="sopi",
+            start_sampler="sopi-start",
+            camera=_PERLOVE,
+            appearance="clean",
         ),
         Protocol(
             "deepfluoro",

@@ -11,11 +11,12 @@ from string import ascii_lowercase
 from typing import Any
 
 from XRayRegistrationLib.evaluation.failure_pictures import FailurePicture
-from XRayRegistrationLib.evaluation.paper_figures import PaperFigure, paper_figures
+from XRayRegistrationLib.evaluation.paper_figures import SOPI_SOURCE, SOPI_TABLE, PaperFigure, paper_figures
 from XRayRegistrationLib.evaluation.plots import COLOURS, Curve, Quantiles, axes_svg, cumulative_svg
 from XRayRegistrationLib.evaluation.protocols import GROUPS, PROTOCOLS, Protocol
-from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, STAGES, Row, Scored, in_group, summary
+from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, STAGES, START, Row, Scored, in_group, summary
 from XRayRegistrationLib.evaluation.store import ERROR
+from XRayRegistrationLib.evaluation.variants import VARIANTS, variant
 
 _METRICS = {"mtre_landmarks_mm": ("mTRE", "mtre"), "mpd_mm": ("projected mTRE on the detector (mPD)", "mpd")}
 _MOST_ERRORS = 20
@@ -47,6 +48,7 @@ def report_html(
     parts = [
         f"<h1>Evaluation: protocol {escape(protocol.name)}</h1>",
         f"<p>{escape(protocol.paper)}: {escape(protocol.summary)}. The paper's cases: {escape(protocol.paper_cases)}.</p>",
+        *(f'<p class="note"><b>{escape(name)}</b>: {escape(variant(name).summary)}.</p>' for name in methods if name in VARIANTS),
         _reading(protocol),
         "<h2>Ours beside the papers</h2>",
         *_beside_papers(protocol, rows, methods),
@@ -60,6 +62,7 @@ def report_html(
         _each_ct(protocol, rows, methods),
         "<h2>Errors by axis</h2>",
         *_axes(protocol, cases, methods),
+        *_per_degree_of_freedom(protocol, rows, methods),
         "<h2>What failed</h2>",
         *_failures(cases, pictures),
         "<h2>How this was made</h2>",
@@ -103,12 +106,8 @@ def _beside_papers(protocol: Protocol, rows: Sequence[Row], methods: Sequence[st
         if metric != protocol.headline and not of_metric:
             continue
         name, prefix = _METRICS[metric]
-        lines: list[tuple[str, list[str]]] = []
-        for method in methods:
-            for stage in STAGES:
-                row = summary(rows, method, protocol.paper_group, stage)
-                if row is not None:
-                    lines.append(("", _our_cells(row, prefix)))
+        shown = _rows_of(rows, methods, protocol.paper_group)
+        lines: list[tuple[str, list[str]]] = [("", _our_cells(row, prefix)) for row in shown]
         lines += [("paper", _paper_cells(f)) for f in of_metric]
         parts += [
             f"<h3>{escape(name)}, all CTs</h3>",
@@ -121,6 +120,14 @@ def _beside_papers(protocol: Protocol, rows: Sequence[Row], methods: Sequence[st
     return parts
 
 
+def _rows_of(rows: Sequence[Row], methods: Sequence[str], group: str) -> list[Row]:
+    """Of every method and stage; the starts, which are the same for all methods, once."""
+    found = [summary(rows, method, group, stage) for method in methods for stage in STAGES]
+    there = [row for row in found if row is not None]
+    starts = [row for row in there if row.stage == START]
+    return [*starts[:1], *(row for row in there if row.stage != START)]
+
+
 def _our_cells(row: Row, prefix: str) -> list[str]:
     of_mtre = prefix == "mtre"
     interval = f"<br><small>[{_mm(row.mtre_p50_low)}, {_mm(row.mtre_p50_high)}]</small>" if of_mtre else ""
@@ -130,9 +137,9 @@ def _our_cells(row: Row, prefix: str) -> list[str]:
         f"{_percent(row.gfr10)}<br><small>[{_percent(row.gfr10_low)}, {_percent(row.gfr10_high)}]</small>",
         _percent(row.success10),
     ]
-    seconds = row.seconds_propose if row.stage == PROPOSED else row.seconds_total
+    seconds = {START: None, PROPOSED: row.seconds_propose, REFINED: row.seconds_total}[row.stage]
     return [
-        f"<b>{escape(row.method)}</b>", f"{row.stage}, ours", str(row.n), _mm(values[0]), _mm(values[1]) + interval,
+        f"<b>{escape(_method_of(row))}</b>", f"{row.stage}, ours", str(row.n), _mm(values[0]), _mm(values[1]) + interval,
         _mm(values[2]), _mm(values[3]), *(rates if of_mtre else ["", "", ""]), _seconds(seconds),
         f"{row.no_pose} without a pose" if row.no_pose else "",
     ]  # fmt: skip
@@ -199,13 +206,15 @@ def _verdicts(rows: Sequence[Row], methods: Sequence[str]) -> str:
 
 def _groups(rows: Sequence[Row], methods: Sequence[str]) -> str:
     lines = []
-    for method in methods:
-        for group in GROUPS:
-            for stage in STAGES:
-                row = summary(rows, method, group, stage)
-                if row is not None:
-                    lines.append(("", [escape(method), escape(group), stage, *_short_cells(row)]))
-    return _table(("<", "<", "<"), ("method", "group", "poses", *_SHORT), lines)
+    for group in GROUPS:
+        for row in _rows_of(rows, methods, group):
+            lines.append(("", [escape(group), escape(_method_of(row)), row.stage, *_short_cells(row)]))
+    return _table(("<", "<", "<"), ("group", "method", "poses", *_SHORT), lines)
+
+
+def _method_of(row: Row) -> str:
+    """The method's name; a start is no method's."""
+    return "the start" if row.stage == START else row.method
 
 
 _SHORT = (
@@ -255,6 +264,29 @@ def _axes(protocol: Protocol, cases: Sequence[Scored], methods: Sequence[str]) -
         if groups:
             parts.append(axes_svg(groups, axes, unit))
     return parts
+
+
+def _per_degree_of_freedom(protocol: Protocol, rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
+    """The table of SOPI's paper, for its protocol."""
+    if protocol.name != "sopi":
+        return []
+    lines: list[tuple[str, list[str]]] = []
+    for row in _rows_of(rows, methods, protocol.paper_group):
+        seconds = {START: None, PROPOSED: row.seconds_propose, REFINED: row.seconds_total}[row.stage]
+        errors = [f"{_mm(mean)} ± {_mm(sd)}" for mean, sd in ((row.about_mean, row.about_sd), (row.along_mean, row.along_sd))]
+        lines.append(("", [escape(_method_of(row)), row.stage, *errors, _percent(row.gfr10), _seconds(seconds), "beyond 10 mm"]))
+    for paper in SOPI_TABLE:
+        errors = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in (paper.rotation_deg, paper.translation_mm)]
+        cells = [escape(paper.method), f"<small>{escape(SOPI_SOURCE)}</small>", *errors, f"{paper.failed:.1f} %"]
+        remark = "; ".join(filter(None, ["failed by a threshold that is not given", paper.remark]))
+        lines.append(("paper", [*cells, _seconds(paper.seconds), f"<small>{escape(remark)}</small>"]))
+    names = ("method", "poses", "degrees", "mm", "failed", "s a case", "remark")
+    return [
+        "<h2>Mean error of a degree of freedom</h2>",
+        '<p class="note">As SOPI reports it: mean and standard deviation of the absolute errors over all cases and three axes. '
+        "Infinite where a case has no pose.</p>",
+        _table(("<", "<", "", "", "", "", "<"), names, lines),
+    ]
 
 
 def _failures(cases: Sequence[Scored], pictures: Sequence[FailurePicture]) -> list[str]:

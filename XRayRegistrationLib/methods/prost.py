@@ -7,7 +7,7 @@ one (Gao et al., TMI 2024). One network serves every patient that is like those 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,8 +18,11 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
+from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
+from XRayRegistrationLib.methods.diffdrr import views_of
 from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.solvers import cma_es
+from XRayRegistrationLib.solvers.cma_es import CmaEsOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,8 +45,12 @@ class ProstOptions:
         weights: of a training on any CTs; None looks for some.
         search_on_failure: search without the network where nothing that it proposes verifies.
         starts: poses that the descent begins from.
+        finish: our refinement of where the descents end, or CMA-ES from the lowest of them, as the papers have it.
+        cma_es: its settings.
         poses, moving: what is trained on, names in simulation.pose_samplers.POSE_SAMPLERS: of the X-rays, and of the
             poses beside them.
+        on_the_way: share of the poses beside that are moved part of the way to the true one, as a descent would.
+            paper_mode has none.
         volume: the network sees the bone, or the whole CT.
         volume_network, randomised, loss: the papers' ablations: no network on the volume; X-rays that all look alike;
             the similarity is to be the distance, and its slope is not looked at (``mse``).
@@ -54,8 +61,11 @@ class ProstOptions:
     weights: str | None = None
     search_on_failure: bool = True
     starts: int = 16
+    finish: Literal["refinement", "cma_es"] = "refinement"
+    cma_es: CmaEsOptions = field(default_factory=CmaEsOptions.prost_benchmark)
     poses: str = "prost"
-    moving: str = "prost-moving"
+    moving: str = "prost-start"
+    on_the_way: float = 0.7
     volume: Literal["bone", "full"] = "bone"
     volume_network: bool = True
     randomised: bool = True
@@ -120,6 +130,30 @@ class Prost(LearnedMethod):
         with torch.inference_mode():
             features = data["network"].features(torch.as_tensor(volume.mu)[None])
         return {"volume": volume, "features": features}
+
+    def propose(
+        self,
+        xrays: Sequence[XRay],
+        prepared: Prepared,
+        start: Start = "none",
+        *,
+        backend: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Proposal:
+        """Where the descents end; or the pose that CMA-ES finds from the lowest of them."""
+        proposal = super().propose(xrays, prepared, start, backend=backend, seed=seed, progress=progress)
+        options: ProstOptions = prepared.options
+        if options.finish != "cma_es":
+            return proposal
+        begin = proposal.candidates[0]
+        settings = replace(options.cma_es, backend=backend if backend != "auto" else options.cma_es.backend, seed=seed)
+        bone = prepared.bone
+        result = cma_es.solve(views_of(xrays, bone.bone), begin.rig_from_ct, bone.centroid, settings, progress)
+        found = Candidate(result.rig_from_ct, result.cost, f"CMA-ES from {begin.origin}", {"iterations": result.iterations})
+        return Proposal(
+            (found,), finished=True, message=result.message, trace=result.trace, proposed=begin.rig_from_ct
+        )
 
     def propose_view(
         self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None

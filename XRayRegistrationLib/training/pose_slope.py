@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from XRayRegistrationLib.geometry.rigid import rotation_log, transform_points
+from XRayRegistrationLib.geometry.rigid import increment_left, rotation_log, transform_points
 
 Array = NDArray[np.float64]
 
@@ -24,6 +24,12 @@ def relative_motion(moving: Array, true: Array, centre_ct: Array) -> Array:
     turn = true[:, :3, :3] @ np.swapaxes(moving[:, :3, :3], 1, 2)
     shift = [transform_points(t, centre_ct) - transform_points(m, centre_ct) for t, m in zip(true, moving, strict=True)]
     return np.concatenate([np.stack([rotation_log(r) for r in turn]), np.stack(shift)], axis=1)
+
+
+def moved_towards(moving: Array, true: Array, centre_ct: Array, share: float) -> Array:
+    """camera_from_ct (4, 4) that has gone ``share`` of the geodesic from ``moving`` to ``true``."""
+    motion = relative_motion(moving[None], true[None], centre_ct)[0]
+    return increment_left(moving, share * motion, transform_points(moving, centre_ct))
 
 
 def pose_slope(similarity: Tensor, projections: Tensor, jacobian: Tensor) -> Tensor:

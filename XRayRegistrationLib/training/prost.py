@@ -31,6 +31,7 @@ from XRayRegistrationLib.training.pose_slope import (
     direction_loss,
     distance_loss,
     geodesic_loss,
+    moved_towards,
     points_to_the_truth,
     pose_slope,
     relative_motion,
@@ -92,6 +93,7 @@ class ProstTask(Task):
         self.subjects, self.judged_on = list(subjects), list(held_out or subjects)
         self.options, self.stream_options, self.seed = options, stream, training.seed
         self.sampler = pose_sampler(options.moving)
+        self.on_the_way = 0.0 if options.paper_mode else options.on_the_way
         size = none = stream.camera.width  # no first and last hits are wanted
         self.stream = XRayStream(self.subjects, stream, training.batch_size, training.seed, hits_stride=none)
         self.held_out = XRayStream(
@@ -128,6 +130,8 @@ class ProstTask(Task):
         moving, motion = [], []
         for s, true in zip(xrays.subject, xrays.camera_from_ct, strict=True):
             pose = self.sampler.sample(subjects[s], self.stream_options.camera, rng)
+            if rng.random() < self.on_the_way:
+                pose = moved_towards(pose, true, subjects[s].centre_ct, rng.random())
             moving.append(pose)
             motion.append(relative_motion(pose[None], true[None], subjects[s].centre_ct)[0])
         return PosePairs(xrays, np.stack(moving), torch.as_tensor(np.stack(motion), dtype=torch.float32, device=device))
