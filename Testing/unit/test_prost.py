@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +37,22 @@ from XRayRegistrationLib.training.pose_slope import (
     pose_slope,
     relative_motion,
 )
-from XRayRegistrationLib.training.prost import ProstTask, network_volume
+from XRayRegistrationLib.training.prost import ProstTask
+from XRayRegistrationLib.training.similarity import network_volume
 from XRayRegistrationLib.training.xray_stream import StreamOptions
 
 SMALL = Camera.from_spacing(32, 32, 9.2, 1020.0)
 METHOD = get_method("prost")
 OPTIONS = TrainingOptions(minutes=None, iterations=1, batch_size=8, device="cpu", precision="32", workers=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of images this small, torch's threads would spend their time waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +213,7 @@ def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject,
     prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(result.weights), "search_on_failure": False}))
     batch = task.held_out.batch(0, torch.device("cpu"))
     start = POSE_SAMPLERS["prost-moving"].sample(subject, SMALL, np.random.default_rng(0))
-    xray = XRay(batch.image[0, 0].numpy(), np.ones((32, 32), bool), SMALL)
+    xray = XRay(batch.xrays.image[0, 0].numpy(), np.ones((32, 32), bool), SMALL)
     proposal = METHOD.propose([xray], prepared, start)
     costs = [c.cost for c in proposal.candidates]
     assert len(costs) == 16

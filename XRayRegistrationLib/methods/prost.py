@@ -124,7 +124,7 @@ class Prost(LearnedMethod):
         """The CT as the network sees it, and what it makes of it."""
         import torch
 
-        from XRayRegistrationLib.training.prost import network_volume
+        from XRayRegistrationLib.training.similarity import network_volume
 
         volume = network_volume(bone, data["header"]["input"])
         with torch.inference_mode():
@@ -160,14 +160,9 @@ class Prost(LearnedMethod):
     ) -> list[tuple[Array, float, str]]:
         """Where the descents end, lowest first."""
         from XRayRegistrationLib.networks.network_input import learned_view
-        from XRayRegistrationLib.solvers.learned_descent import (
-            MICCAI2020,
-            TMI2024,
-            descend,
-            descend_as_published,
-            similarity_slope,
-        )
+        from XRayRegistrationLib.solvers.learned_descent import similarity_slope
         from XRayRegistrationLib.training.headers import camera_of_header
+        from XRayRegistrationLib.training.prost import prost_descent
 
         data = prepared.data
         view = learned_view(xray, camera_of_header(data["header"]))
@@ -176,11 +171,7 @@ class Prost(LearnedMethod):
         centre = prepared.bone.centroid
         slope = similarity_slope(data["network"], data["features"], data["volume"], view.image, view.camera, centre)
         starts = self._starts(prepared, view.camera, seed, start)
-        kind = data["header"]["architecture"]["kind"]
-        if kind == "light":
-            ended = descend(slope, starts, centre)
-        else:
-            ended = descend_as_published(slope, starts, centre, TMI2024 if kind == "tmi2024" else MICCAI2020)
+        ended = prost_descent(data["header"]["architecture"]["kind"], slope, starts, centre)
         return [
             (pose, float(cost), "down the learned similarity")
             for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)

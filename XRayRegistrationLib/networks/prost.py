@@ -6,15 +6,14 @@ The volume passes a small residual 3D network into three channels; their project
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from XRayRegistrationLib.networks.cross_vit import CrossViT
+from XRayRegistrationLib.networks.similarity_network import SimilarityNetwork, levelled
 
-Projector = Callable[[Tensor], tuple[Tensor, Tensor]]
 Kind = Literal["light", "tmi2024", "miccai2020"]
 VOLUME_WIDTHS, LIGHT_VOLUME_WIDTHS = (4, 8, 16, 8), (8,)
 PROJECTED = 3  # channels
@@ -56,7 +55,7 @@ class _FewChannels(nn.Conv3d):
         return out.transpose(0, 1)[None]
 
 
-class ProstNetwork(nn.Module):
+class ProstNetwork(SimilarityNetwork):
     """The similarity of projections and an X-ray.
 
     Args:
@@ -86,26 +85,10 @@ class ProstNetwork(nn.Module):
         out: Tensor = volume.expand(PROJECTED, -1, -1, -1) if self.volume is None else self.volume(volume)
         return out
 
-    def forward(self, volume: Tensor, project: Projector, xray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Similarities (N,), smaller being more alike, and the projections and derivative images behind them.
-
-        Args:
-            volume: (1, nk, nj, ni). project: gives (N, 3, size, size) and (N, 3, 6, size, size) of its three channels.
-            xray: (N, 1, size, size), standardised.
-        """
-        projections, jacobian = project(self.features(volume))
-        return self.similarity(projections, xray), projections, jacobian
-
     def similarity(self, projections: Tensor, xray: Tensor) -> Tensor:
         """(N,) of projections (N, 3, size, size) and X-rays (N, 1, size, size)."""
         out: Tensor = self.compare(levelled(projections), xray)
         return out
-
-
-def levelled(projections: Tensor) -> Tensor:
-    """Each image and channel without its mean, over its spread: units and exposure tell nothing of the pose."""
-    centred = projections - projections.mean((-2, -1), keepdim=True)
-    return centred / (centred.square().mean((-2, -1), keepdim=True) + 1e-4).sqrt()
 
 
 class _CrossViTComparison(nn.Module):

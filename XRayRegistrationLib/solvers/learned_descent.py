@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from XRayRegistrationLib.drr.volume import AttenuationVolume
     from XRayRegistrationLib.geometry.camera import Camera
-    from XRayRegistrationLib.networks.prost import ProstNetwork
+    from XRayRegistrationLib.networks.similarity_network import SimilarityNetwork
 
 Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class Descended:
 
 
 def similarity_slope(
-    network: ProstNetwork, features: Tensor, volume: AttenuationVolume, image: Tensor, camera: Camera, centre_ct: Array
+    network: SimilarityNetwork, features: Tensor, volume: AttenuationVolume, image: Tensor, camera: Camera, centre_ct: Array
 ) -> Slope:
     """The slope of a network's similarity with one X-ray.
 
