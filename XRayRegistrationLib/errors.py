@@ -35,7 +35,3 @@ class MissingDependencyError(XRayRegistrationError, ImportError):
             f"{purpose} needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'xrayregistration[{extra}]'"
         )
-
-
-class NotYetAvailableError(XRayRegistrationError):
-    """The command or method is planned but not part of this version."""

@@ -22,7 +22,6 @@ from Testing.slicer.panel_driver import (
 from Testing.unit.ct_phantom import CAMERA
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.volume import Volume
-from XRayRegistrationLib.methods import METHODS
 
 # Input
 
@@ -250,17 +249,6 @@ def test_numba_is_declined(panel, monkeypatch) -> None:
     panel.events(0.05)
     assert "numba was not installed" in _message(panel).lower()
     assert not panel.ui.installButton.isHidden()
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.status != "available"])
-def test_a_planned_method_cannot_be_started_and_says_so(panel, phantom, name) -> None:
-    add_case(panel, phantom)
-    panel.choose(panel.ui.methodComboBox, name)
-    assert not panel.ui.registerButton.enabled
-    assert panel.ui.registerButton.toolTip.endswith("is planned for a later version; choose DiffDRR (no training).")
-    assert panel.words == panel.ui.registerButton.toolTip
-    panel.choose(panel.ui.methodComboBox, "diffdrr")
-    assert panel.ui.registerButton.enabled
 
 
 def test_choices_of_a_scene_from_another_version_are_said_to_be_unknown(panel, phantom) -> None:

@@ -14,9 +14,23 @@ from Testing.slicer.panel_driver import (
     add_ct,
     scene_nodes,
 )
-from XRayRegistrationLib.methods import METHODS, Needs, PlannedMethod
+from XRayRegistrationLib.methods import METHODS, Method, Needs
 
 # Training
+
+
+class Learner(Method):
+    """A method that the panel only lists."""
+
+    name, summary, reference = "learner", "learns", "nobody, 2026"
+    needs = Needs(weights=True)
+    options_type = type(None)
+
+    def prepare(self, *_, **__):
+        raise AssertionError
+
+    def propose(self, *_, **__):
+        raise AssertionError
 
 
 @pytest.fixture
@@ -24,9 +38,7 @@ def learner(monkeypatch, tmp_path):
     """A method that learns, the only one, and where its weights lie."""
     for name in [name for name, method in METHODS.items() if method.needs.weights]:
         monkeypatch.delitem(METHODS, name)
-    method = PlannedMethod("learner", "learns", "nobody, 2026", Needs(weights=True))
-    method.status = "available"
-    monkeypatch.setitem(METHODS, "learner", method)
+    monkeypatch.setitem(METHODS, "learner", Learner())
     monkeypatch.setenv("XRAYREGISTRATION_HOME", str(tmp_path / "home"))
     weights = tmp_path / "home" / "weights" / "learner-phantom.safetensors"
     weights.parent.mkdir(parents=True)

@@ -119,7 +119,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_methods_are_listed_with_their_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     text = capsys.readouterr().out
-    assert "diffdrr (available)" in text
+    assert "diffdrr: renders the CT" in text
     assert "no training, no labels and no start pose" in text
     assert main(["methods", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ import solver_phantom as phantom
 
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.drr.volume import WATER_MU_PER_MM
-from XRayRegistrationLib.errors import InputError, NotYetAvailableError
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry import rigid
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import named_view
@@ -24,7 +24,6 @@ from XRayRegistrationLib.solvers import cma_es, first_order
 from XRayRegistrationLib.solvers.problem import SolveResult
 
 NAMES = ("diffdrr", "rayemb", "scene_coordinates", "prost", "sopi", "fixed_landmarks", "dflnet", "posenet")
-PLANNED = tuple(name for name in NAMES if name == "sopi")
 
 
 # --- the registry
@@ -33,7 +32,6 @@ PLANNED = tuple(name for name in NAMES if name == "sopi")
 def test_all_are_listed_and_say_what_they_need():
     assert tuple(METHODS) == NAMES
     keys = {
-        "status",
         "summary",
         "reference",
         "training_per_patient",
@@ -47,10 +45,9 @@ def test_all_are_listed_and_say_what_they_need():
         assert get_method(name) is method
         assert method.name == name
         assert set(method.describe()) == keys
-        assert method.describe()["status"] == ("planned" if name in PLANNED else "available")
     assert METHODS["scene_coordinates"].describe()["training_per_patient"] is True
     default = METHODS["diffdrr"].describe()
-    assert not any(default[key] for key in keys - {"status", "summary", "reference"})
+    assert not any(default[key] for key in keys - {"summary", "reference"})
 
 
 @pytest.mark.parametrize(
@@ -66,19 +63,6 @@ def test_an_unknown_method_far_from_all_names_lists_them():
         get_method("zzzz")
     with pytest.raises(InputError, match="method None is unknown"):
         get_method(None)
-
-
-@pytest.mark.parametrize("name", PLANNED)
-def test_a_planned_method_says_so(name):
-    method = get_method(name)
-    for call in (
-        lambda: method.options(),
-        lambda: method.prepare(None, None, None),
-        lambda: method.propose([], None),
-        lambda: method.train(),
-    ):
-        with pytest.raises(NotYetAvailableError, match=f"'{name}' is planned but not part of this version"):
-            call()
 
 
 def test_diffdrr_has_nothing_to_train():

@@ -9,7 +9,7 @@ import pytest
 
 from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
-from XRayRegistrationLib.errors import InputError, NotYetAvailableError
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
@@ -137,11 +137,6 @@ def test_bad_arguments_are_named(
 def test_several_xrays_need_a_rig(ct: Volume, model: BoneModel, xray: XRay) -> None:
     with pytest.raises(InputError, match="camera_from_rig"):
         register(ct, [xray, xray], bone=model)
-
-
-def test_a_planned_method_says_so(ct: Volume, model: BoneModel, xray: XRay) -> None:
-    with pytest.raises(NotYetAvailableError, match="sopi"):
-        register(ct, xray, bone=model, method="sopi")
 
 
 def test_cancelling_stops_at_once(ct: Volume, model: BoneModel, xray: XRay) -> None:

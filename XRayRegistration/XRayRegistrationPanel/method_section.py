@@ -67,9 +67,6 @@ class MethodSection:
         ):
             if value not in known:
                 return f"This version has no '{value}'; choose another."
-        method = METHODS[parameters.method]
-        if method.status != "available":
-            return f"{NAMES.get(parameters.method, parameters.method)} is planned for a later version; choose {NAMES['diffdrr']}."
         if self.absent:
             return f"This choice needs {' and '.join(self.absent)}: press Install (under Advanced), or choose another."
         return ""
@@ -98,10 +95,7 @@ class MethodSection:
     def refresh(self) -> None:
         """Show what the parameters say."""
         parameters, ui = self.panel.parameters, self.ui
-        methods = [
-            (NAMES.get(name, name) + ("" if method.status == "available" else " (later version)"), name)
-            for name, method in METHODS.items()
-        ]
+        methods = [(NAMES.get(name, name), name) for name in METHODS]
         fill_combo(ui.methodComboBox, methods, parameters.method)
         fill_combo(ui.startComboBox, list(STARTS), parameters.start)
         fill_combo(ui.solverComboBox, list(SOLVERS), parameters.solver)

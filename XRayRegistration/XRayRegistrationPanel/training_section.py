@@ -40,16 +40,13 @@ class TrainingSection:
         """What can be trained, and what is missing for it."""
         ui, ct = self.ui, self.panel.parameters.ct
         learning = [name for name, method in METHODS.items() if method.needs.weights or method.needs.training_per_patient]
-        available = [name for name in learning if METHODS[name].status == "available"]
-        entries = [(NAMES.get(name, name), name) for name in available or learning]
+        entries = [(NAMES.get(name, name), name) for name in learning]
         fill_combo(ui.trainingComboBox, entries, ui.trainingComboBox.itemData(ui.trainingComboBox.currentIndex))
-        ui.trainingComboBox.enabled = ui.minutesSpinBox.enabled = bool(available) and not self.busy
-        ui.trainButton.enabled = self.busy or (bool(available) and ct is not None)
-        resumes = ct is not None and available and self.panel.logic.weightsPath(ct, self._method).exists()
+        ui.trainingComboBox.enabled = ui.minutesSpinBox.enabled = not self.busy
+        ui.trainButton.enabled = self.busy or ct is not None
+        resumes = ct is not None and self.panel.logic.weightsPath(ct, self._method).exists()
         ui.trainButton.text = "Cancel" if self.busy else "Resume training" if resumes else "Train"
         missing = "" if ct is not None else "Choose the CT to train on (step 1)."
-        if not available:
-            missing = "The methods that learn come in a later version; DiffDRR, the default, needs no training."
         ui.trainingStatusLabel.text = self._words or missing
 
     def toggle(self, *arguments) -> None:

@@ -66,7 +66,7 @@ def gather(
     nodes = list(nodes)
     if not nodes:
         raise InputError("no X-ray is chosen; import one, or choose one of the scene")
-    get_method(method).options(options)  # a planned method, or an unknown option
+    get_method(method).options(options)  # an unknown option
     if isinstance(start, str) and start == CURRENT:
         camera = camera_of(nodes[0])
         rig_from_camera = np.eye(4) if camera.camera_from_rig is None else inverse(camera.camera_from_rig)

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return OK
     for row in rows:
-        print(f"{row['name']} ({row['status']}): {row['summary']}")
+        print(f"{row['name']}: {row['summary']}")
         print(f"    needs {needs_in_words(row)}; {row['reference']}")
     return OK
 

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> _Request:
     one_of(args.method, tuple(METHODS), "--method")
     one_of(args.solver, SOLVERS, "--solver")
-    METHODS[args.method].options(_options(args))  # a planned method, or options that exclude each other
+    METHODS[args.method].options(_options(args))  # options that exclude each other
     one_of(args.polarity, POLARITIES, "--polarity")
     one_of(args.pictures, KINDS, "--pictures")
     check_backend(args.backend)

@@ -16,7 +16,6 @@ import numpy as np
 from XRayRegistrationLib.errors import (
     InputError,
     MissingDependencyError,
-    NotYetAvailableError,
     XRayRegistrationError,
 )
 from XRayRegistrationLib.evaluation.cases import CaseSource
@@ -113,7 +112,7 @@ def predict(
     if not runs or len(set(labels)) < len(labels):
         raise InputError(f"the methods are {', '.join(labels) or 'none'}; allowed is at least one, and none twice")
     for run in runs:
-        get_method(run.method).options(run.options)  # a planned method, or an option that is none: before any work
+        get_method(run.method).options(run.options)  # an option that is none: before any work
     tell(0.0, "reading the CTs")
     asked = {
         "protocol": source.protocol.settings(),
@@ -166,7 +165,7 @@ def predict_case(task: Task) -> Prediction:
             backend=task.backend,
             seed=task.seed,
         )
-    except (MissingDependencyError, NotYetAvailableError):
+    except MissingDependencyError:
         raise  # of every case alike
     except XRayRegistrationError as error:
         return Prediction(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import BORDER_PX, cios_camera
+from XRayRegistrationLib.geometry.perlove import perlove_camera
 from XRayRegistrationLib.methods.options import nearest_names
 
 #: Tags of a case; each is a group of the tables, beside "all".
@@ -77,9 +78,6 @@ class Protocol:
         return values
 
 
-# Perlove PLX118F: the released code's 4 x 0.19959 mm, for the printed 0.2 mm would be a field of 51 mm
-_PERLOVE = Camera.from_spacing(256, 256, 0.79836, 1011.7)
-
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -132,7 +130,7 @@ PROTOCOLS: dict[str, Protocol] = {
             paper_cases="146 spines, how many of them tested on is not said",
             sampler="sopi",
             start_sampler="sopi-start",
-            camera=_PERLOVE,
+            camera=perlove_camera(),
             appearance="clean",
         ),
         Protocol(

@@ -1,7 +1,7 @@
 """Registration methods, one file each, behind one protocol (methods.base)."""
 
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.methods.base import Candidate, Method, Needs, PlannedMethod, Prepared, Proposal
+from XRayRegistrationLib.methods.base import Candidate, Method, Needs, Prepared, Proposal
 from XRayRegistrationLib.methods.dflnet import DflNetBaseline
 from XRayRegistrationLib.methods.diffdrr import DiffDrr
 from XRayRegistrationLib.methods.fixed_landmarks import FixedLandmarks
@@ -10,6 +10,7 @@ from XRayRegistrationLib.methods.posenet import PoseNet
 from XRayRegistrationLib.methods.prost import Prost
 from XRayRegistrationLib.methods.rayemb import RayEmb
 from XRayRegistrationLib.methods.scene_coordinates import SceneCoordinates
+from XRayRegistrationLib.methods.sopi import Sopi
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -18,12 +19,7 @@ METHODS: dict[str, Method] = {
         RayEmb(),
         SceneCoordinates(),
         Prost(),
-        PlannedMethod(
-            "sopi",
-            "regresses a pose from CT and X-ray, then refines it by a learned similarity",
-            "Chen et al., ICASSP 2024",
-            Needs(weights=True, labels=True, packages=("torch",)),
-        ),
+        Sopi(),
         FixedLandmarks(),
         DflNetBaseline(),
         PoseNet(),
@@ -32,7 +28,7 @@ METHODS: dict[str, Method] = {
 
 
 def get_method(name: str) -> Method:
-    """The method of that name, planned ones included.
+    """The method of that name.
 
     Raises:
         InputError: no method has that name; the nearest ones are named.
@@ -42,4 +38,4 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-__all__ = ["METHODS", "Candidate", "Method", "Needs", "PlannedMethod", "Prepared", "Proposal", "get_method"]
+__all__ = ["METHODS", "Candidate", "Method", "Needs", "Prepared", "Proposal", "get_method"]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from XRayRegistrationLib.bone.model import BoneModel
-from XRayRegistrationLib.errors import InputError, NotYetAvailableError
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.options import options_from
@@ -116,7 +116,6 @@ class Method(ABC):
         reference: the paper.
         needs: what it cannot do without.
         options_type: a frozen dataclass, each default stated once.
-        status: ``"available"`` or ``"planned"``.
     """
 
     name: ClassVar[str]
@@ -124,7 +123,6 @@ class Method(ABC):
     reference: ClassVar[str]
     needs: ClassVar[Needs]
     options_type: ClassVar[type]
-    status: ClassVar[str] = "available"
 
     def options(self, values: Mapping[str, Any] | None = None) -> Any:
         """The method's options with ``values`` in place of defaults.
@@ -164,9 +162,8 @@ class Method(ABC):
         raise InputError(f"method {self.name!r} learns nothing; register with it right away")
 
     def describe(self) -> dict[str, Any]:
-        """For lists of methods: status, summary, paper and needs."""
+        """For lists of methods: summary, paper and needs."""
         return {
-            "status": self.status,
             "summary": self.summary,
             "reference": self.reference,
             "training_per_patient": self.needs.training_per_patient,
@@ -175,35 +172,3 @@ class Method(ABC):
             "start_pose": self.needs.start_pose,
             "optional_packages": list(self.needs.packages),
         }
-
-
-class PlannedMethod(Method):
-    """A method that this version lists but does not have."""
-
-    status = "planned"
-    options_type = type(None)
-
-    def __init__(self, name: str, summary: str, reference: str, needs: Needs):
-        # on the instance, for all planned methods are alike
-        self.name, self.summary, self.reference, self.needs = name, summary, reference, needs  # type: ignore[misc]
-
-    def options(self, values: Mapping[str, Any] | None = None) -> Any:
-        """Raises NotYetAvailableError."""
-        raise self._not_yet()
-
-    def prepare(self, ct: Volume, bone: BoneModel, options: Any, *, progress: Progress | None = None) -> Prepared:
-        """Raises NotYetAvailableError."""
-        raise self._not_yet()
-
-    def propose(self, xrays: Sequence[XRay], prepared: Prepared, start: Start = "none", **_: Any) -> Proposal:
-        """Raises NotYetAvailableError."""
-        raise self._not_yet()
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises NotYetAvailableError."""
-        raise self._not_yet()
-
-    def _not_yet(self) -> NotYetAvailableError:
-        return NotYetAvailableError(
-            f"method {self.name!r} is planned but not part of this version; use 'diffdrr', which needs no training"
-        )

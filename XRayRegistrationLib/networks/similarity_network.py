@@ -21,7 +21,7 @@ class SimilarityNetwork(nn.Module):
     def similarity(self, projections: Tensor, xray: Tensor) -> Tensor:
         """(N,) of projections (N, C, size, size) and X-rays (N, 1, size, size), each of its own pair alone."""
 
-    def forward(self, volume: Tensor, project: Projector, xray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, volume: Tensor, project: Projector, xray: Tensor) -> tuple[Tensor, ...]:
         """Similarities (N,), and the projections and derivative images behind them.
 
         Args:
@@ -30,6 +30,8 @@ class SimilarityNetwork(nn.Module):
             xray: (N, 1, size, size), standardised.
         """
         projections, jacobian = project(self.features(volume))
+        if not projections.requires_grad:  # of a volume that no network changes
+            projections.requires_grad_()
         return self.similarity(projections, xray), projections, jacobian
 
 

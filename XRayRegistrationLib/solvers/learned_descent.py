@@ -64,6 +64,8 @@ class PublishedDescent:
 #: Gao et al., TMI 2024: "0.1, halved every 15 steps" of a step count that is not given; MICCAI 2020: of its demo.
 TMI2024 = PublishedDescent(0.1, 15, 0.0, 75, 0.0)
 MICCAI2020 = PublishedDescent(0.01, 0, 0.9, 300, 0.003)
+#: Chen et al., ICASSP 2024: the rate went up and down between 4e-4 and 6e-4, and the clock ended it after 4.5 s.
+SOPI2024 = PublishedDescent(5e-4, 0, 0.9, 500, 1e-4)
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,14 @@ class ProstTask(SimilarityTask):
 
     def loss(self, network: nn.Module, batch: PosePairs) -> tuple[Tensor, dict[str, float]]:
         """Of the slope, each variant's own; with it, ours also of the similarity itself."""
-        similarity, slope, motion = self.slopes(network, batch, self.subjects)
-        ours, of_value, parts = self.distance_parts(similarity, slope, motion)
+        similarity, slope = self.slopes(network, batch, self.subjects)
+        ours, of_value, parts = self.distance_parts(similarity, slope, batch.motion)
         if self.options.loss == "mse":
             return of_value, parts
         if self.kind == "tmi2024":
-            return geodesic_loss(slope, motion, LENGTH_MM).mean(), parts
+            return geodesic_loss(slope, batch.motion, LENGTH_MM).mean(), parts
         if self.kind == "miccai2020":
-            return direction_loss(slope, motion).mean(), parts
+            return direction_loss(slope, batch.motion).mean(), parts
         return ours, parts
 
     def optimizer(self, network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:

@@ -92,11 +92,10 @@ class SimilarityTask(Task):
         """Of the stream, each X-ray with a pose beside it."""
         return self.pairs.batch(number, device)
 
-    def slopes(
-        self, network: nn.Module, batch: PosePairs, subjects: Sequence[Subject]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Similarity (N,), its slope (N, 6) and the motion (N, 6) to the truth, CT by CT."""
+    def slopes(self, network: nn.Module, batch: PosePairs, subjects: Sequence[Subject]) -> tuple[Tensor, ...]:
+        """Similarity (N,), its slope (N, 6), and what else the network gives of each pair."""
         found = []
+        order = np.argsort(np.argsort(batch.xrays.subject, kind="stable"))
         for number in np.unique(batch.xrays.subject):
             of_ct = np.flatnonzero(batch.xrays.subject == number)
             subject = subjects[number]
@@ -108,10 +107,9 @@ class SimilarityTask(Task):
                 derivative_images, ct_from_ijk=volume.ct_from_ijk, camera=self.stream_options.camera, camera_from_ct=poses,
                 centre_camera=centre, step_mm=float(volume.spacing_mm.min()),
             )  # fmt: skip
-            similarity, projections, jacobian = network(self.values(subject, image.device), project, image)
-            found.append((similarity, pose_slope(similarity, projections, jacobian), batch.motion[of_ct]))
-        similarity, slope, motion = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return similarity, slope, motion
+            similarity, projections, jacobian, *more = network(self.values(subject, image.device), project, image)
+            found.append((similarity, pose_slope(similarity, projections, jacobian), *more))
+        return tuple(torch.cat(parts)[order] for parts in zip(*found, strict=True))
 
     def values(self, subject: Subject, device: torch.device) -> Tensor:
         """(1, nk, nj, ni) of a CT as the network sees it."""
@@ -133,9 +131,9 @@ class SimilarityTask(Task):
                 self._judged = self.held_out.apart(_VALIDATION_BATCHES, device)
             right, distances, values = [], [], []
             for batch in self._judged:
-                similarity, slope, motion = self.slopes(network, batch, self.judged_on)
-                right.append(points_to_the_truth(slope.detach(), motion, LENGTH_MM))
-                distances.append((motion * motion.new_tensor([LENGTH_MM] * 3 + [1.0] * 3)).norm(dim=1))
+                similarity, slope = self.slopes(network, batch, self.judged_on)[:2]
+                right.append(points_to_the_truth(slope.detach(), batch.motion, LENGTH_MM))
+                distances.append((batch.motion * slope.new_tensor([LENGTH_MM] * 3 + [1.0] * 3)).norm(dim=1))
                 values.append(similarity.detach())
             ended = self._ended(network)
         share = float(torch.cat(right).float().mean())
