@@ -23,7 +23,7 @@ from XRayRegistrationLib.methods.options import options_from
 from XRayRegistrationLib.solvers import cma_es, first_order
 from XRayRegistrationLib.solvers.problem import SolveResult
 
-NAMES = ("diffdrr", "rayemb", "scene_coordinates", "prost", "sopi", "fixed_landmarks", "dflnet", "posenet")
+NAMES = ("diffdrr", "rayemb", "scene_coordinates", "prost", "sopi", "fixed_landmarks", "dflnet", "posenet", "deepim", "dmw")
 
 
 # --- the registry
@@ -59,7 +59,7 @@ def test_an_unknown_method_gets_the_nearest_names(name, nearest):
 
 
 def test_an_unknown_method_far_from_all_names_lists_them():
-    with pytest.raises(InputError, match=r"fixed_landmarks, dflnet, posenet$"):
+    with pytest.raises(InputError, match=r"posenet, deepim, dmw$"):
         get_method("zzzz")
     with pytest.raises(InputError, match="method None is unknown"):
         get_method(None)

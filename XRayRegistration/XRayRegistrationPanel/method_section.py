@@ -19,6 +19,8 @@ NAMES = {
     "fixed_landmarks": "Fixed landmarks",
     "dflnet": "DFLNet (baseline)",
     "posenet": "PoseNet (baseline)",
+    "deepim": "DeepIM (baseline)",
+    "dmw": "DMW (baseline)",
 }
 STARTS = (
     ("Unknown (all views are searched)", "none"),

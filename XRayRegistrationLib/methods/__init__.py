@@ -9,6 +9,7 @@ from XRayRegistrationLib.methods.options import nearest_names
 from XRayRegistrationLib.methods.posenet import PoseNet
 from XRayRegistrationLib.methods.prost import Prost
 from XRayRegistrationLib.methods.rayemb import RayEmb
+from XRayRegistrationLib.methods.relative_pose import DeepImBaseline, DmwBaseline
 from XRayRegistrationLib.methods.scene_coordinates import SceneCoordinates
 from XRayRegistrationLib.methods.sopi import Sopi
 
@@ -23,6 +24,8 @@ METHODS: dict[str, Method] = {
         FixedLandmarks(),
         DflNetBaseline(),
         PoseNet(),
+        DeepImBaseline(),
+        DmwBaseline(),
     )
 }
 
