@@ -68,13 +68,13 @@ def test_image_and_jacobian_agree_with_the_plain_renderer(channels, step_mm):
 
 
 def test_chunks_do_not_show(monkeypatch):
-    from XRayRegistrationLib.drr import backend_torch
+    from XRayRegistrationLib.drr import backend_torch, torch_field
 
     volume = phantom(2)
     camera_from_ct = poses(volume, 2)
     centres = np.zeros((2, 3))
     expected = backend_torch.render_rays_with_jacobian(volume, camera(), camera_from_ct, centres, 1.0)
-    monkeypatch.setattr(backend_torch, "_SAMPLES_AT_ONCE", {"cpu": 500, "cuda": 500})
+    monkeypatch.setattr(torch_field, "_SAMPLES_AT_ONCE", {"cpu": 500, "cuda": 500})
     got = backend_torch.render_rays_with_jacobian(volume, camera(), camera_from_ct, centres, 1.0)
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())

@@ -29,6 +29,14 @@ def _span(origin, direction, upper):
     return t_in, t_out
 
 
+@njit(cache=True, inline="always")
+def _cell(origin, direction, t, ni, nj, nk):
+    """First corner (i, j, k) of the cell that holds origin + t direction, and how far in it that is."""
+    x, y, z = origin[0] + t * direction[0], origin[1] + t * direction[1], origin[2] + t * direction[2]
+    i, j, k = min(max(int(x), 0), ni - 2), min(max(int(y), 0), nj - 2), min(max(int(z), 0), nk - 2)
+    return i, j, k, np.float32(x - i), np.float32(y - j), np.float32(z - k)
+
+
 @njit(cache=True, parallel=True, nogil=True, error_model="numpy", fastmath=True)
 def line_sums(volume, origin, direction, step, out):
     """Fill ``out`` (poses, rays, channels, SUMS) with sums over samples times ``step``.
@@ -46,9 +54,7 @@ def line_sums(volume, origin, direction, step, out):
         first, last = math.ceil(t_in / step - 0.5), math.floor(t_out / step - 0.5)
         for k in range(first, last + 1):
             t = (k + 0.5) * step
-            x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
-            i, j, h = min(max(int(x), 0), ni - 2), min(max(int(y), 0), nj - 2), min(max(int(z), 0), nk - 2)
-            fx, fy, fz = np.float32(x - i), np.float32(y - j), np.float32(z - h)
+            i, j, h, fx, fy, fz = _cell(o, d, t, ni, nj, nk)
             far = np.float32(t)
             for c in range(channels):
                 a0, a1 = volume[h, j, i, c], volume[h, j, i + 1, c]
@@ -92,9 +98,7 @@ def line_sums_adjoint(slope, origin, direction, step, out):
             first, last = math.ceil(t_in / step - 0.5), math.floor(t_out / step - 0.5)
             for k in range(first, last + 1):
                 t = (k + 0.5) * step
-                x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
-                i, j, h = min(max(int(x), 0), ni - 2), min(max(int(y), 0), nj - 2), min(max(int(z), 0), nk - 2)
-                fx, fy, fz = np.float32(x - i), np.float32(y - j), np.float32(z - h)
+                i, j, h, fx, fy, fz = _cell(o, d, t, ni, nj, nk)
                 gx, gy, gz = np.float32(1.0) - fx, np.float32(1.0) - fy, np.float32(1.0) - fz
                 far, size = np.float32(t), np.float32(step)
                 for c in range(channels):

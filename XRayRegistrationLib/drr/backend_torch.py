@@ -8,7 +8,6 @@ autograd can differentiate twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +18,11 @@ from XRayRegistrationLib.drr.torch_field import (
     TorchRays,
     cast_rays,
     field_of,
+    ray_chunks,
     ray_samples,
     sample,
     sample_with_gradient,
+    unit_directions,
 )
 from XRayRegistrationLib.drr.volume import AttenuationVolume
 from XRayRegistrationLib.errors import MissingDependencyError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # some 30 temporaries of this many float32: on the CPU they stay in its cache, which is twice as fast
-_SAMPLES_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}
 
 
 def render_rays(
@@ -63,7 +63,7 @@ def line_integrals(
     with torch.no_grad():
         field, rays = _prepared(volume, camera, camera_from_ct, step_mm, device)
         out = torch.zeros((len(field.values), rays.count.numel()), device=rays.count.device)
-        for chunk, n in _chunks(rays, len(field.values)):
+        for chunk, n in ray_chunks(rays, len(field.values)):
             index, _ = ray_samples(rays, chunk, n, step_mm, out.dtype)
             out[:, chunk] = sample(field, index).sum(-1) * step_mm
         image: Tensor = out.reshape(-1, len(camera_from_ct), camera.height, camera.width).transpose(0, 1)
@@ -100,7 +100,7 @@ def hit_depths(
         field, rays = _prepared(volume, camera, camera_from_ct, step_mm, device)
         field = Field(field.values.sum(0, keepdim=True), field.shape)
         out = torch.full((2, rays.count.numel()), float("nan"), device=rays.count.device)
-        for chunk, n in _chunks(rays, 1):
+        for chunk, n in ray_chunks(rays, 1):
             # one sample more: a ray that leaves the box has left the matter there
             index, t = ray_samples(rays, chunk, n + 1, step_mm, out.dtype)
             mu = sample(field, index)[0]
@@ -114,7 +114,7 @@ def hit_depths(
             after = mu.gather(-1, (last + 1).clamp(max=n))
             out[0, chunk[met]] = (t.gather(-1, first) - step_mm * (at_first - threshold_mu) / (at_first - before))[:, 0]
             out[1, chunk[met]] = (t.gather(-1, last) + step_mm * (at_last - threshold_mu) / (at_last - after))[:, 0]
-        z = _directions(camera, out)[:, 2].repeat(len(camera_from_ct))
+        z = unit_directions(camera, out)[:, 2].repeat(len(camera_from_ct))
         depth: Tensor = (out * z).reshape(2, -1, camera.height, camera.width).transpose(0, 1)
         return depth
 
@@ -138,7 +138,7 @@ def render_rays_with_jacobian(
         field, rays = _prepared(volume, camera, camera_from_ct, step_mm, device)
         n_poses, n_rays = rays.count.shape
         sums = torch.zeros((len(field.values), n_poses * n_rays, 7), device=rays.count.device)
-        for chunk, n in _chunks(rays, len(field.values)):
+        for chunk, n in ray_chunks(rays, len(field.values)):
             index, t = ray_samples(rays, chunk, n, step_mm, sums.dtype)
             value, gradient = sample_with_gradient(field, index)
             parts = [value.sum(-1), *(g.sum(-1) for g in gradient), *((g * t).sum(-1) for g in gradient)]
@@ -146,7 +146,7 @@ def render_rays_with_jacobian(
         sums = sums.reshape(-1, n_poses, n_rays, 7).transpose(0, 1).double()  # (N, C, R, 7)
         to_camera = rays.voxel_from_camera[:, None]  # (N, 1, 3, 3): rows of G times it are in camera axes
         g, h = sums[..., 1:4] @ to_camera, sums[..., 4:7] @ to_camera
-        d = _directions(camera, g).expand_as(h)
+        d = unit_directions(camera, g).expand_as(h)
         g = g - d * (g * d).sum(-1, keepdim=True)  # noise of the sampling, see drr.render
         c = torch.as_tensor(np.array(centre_camera), dtype=g.dtype, device=g.device)[:, None, None].expand_as(g)
         rotation = -(torch.linalg.cross(d, h) - torch.linalg.cross(c, g))
@@ -182,10 +182,10 @@ def render_torch(
     ijk_from_ct = torch.as_tensor(np.linalg.inv(affine), dtype=torch.float64, device=volume.device)
     poses = poses.to(torch.float64)
     nk, nj, ni = channels.shape[1:]
-    rays = cast_rays((nk, nj, ni), ijk_from_ct, _directions(camera, poses), poses, step_mm)
+    rays = cast_rays((nk, nj, ni), ijk_from_ct, unit_directions(camera, poses), poses, step_mm)
     field = field_of(channels)
     flat = torch.zeros((len(channels), rays.count.numel()), dtype=volume.dtype, device=volume.device)
-    chunks = list(_chunks(rays, len(channels)))
+    chunks = ray_chunks(rays, len(channels))
     if chunks:
         parts = []
         for chunk, n in chunks:
@@ -213,13 +213,6 @@ def _torch() -> Any:
     return torch
 
 
-def _directions(camera: Camera, like: Tensor) -> Tensor:
-    """Unit directions (R, 3) of the pixels' rays in camera axes, row by row."""
-    d = camera.ray_directions().reshape(-1, 3)
-    d /= np.linalg.norm(d, axis=1, keepdims=True)
-    return _torch().as_tensor(d, dtype=like.dtype, device=like.device)
-
-
 def _prepared(
     volume: AttenuationVolume, camera: Camera, camera_from_ct: NDArray[np.float64], step_mm: float, device: str | None
 ) -> tuple[Field, TorchRays]:
@@ -231,16 +224,4 @@ def _prepared(
     poses = torch.as_tensor(np.array(camera_from_ct), dtype=torch.float64, device=name)
     ijk_from_ct = torch.as_tensor(np.linalg.inv(volume.ct_from_ijk), dtype=torch.float64, device=name)
     nk, nj, ni = volume.mu.shape[-3:]
-    return volume.cache[key], cast_rays((nk, nj, ni), ijk_from_ct, _directions(camera, poses), poses, step_mm)
-
-
-def _chunks(rays: TorchRays, channels: int) -> Iterator[tuple[Tensor, int]]:
-    """Numbers of rays that cross the box, in groups of bounded memory, and their most samples."""
-    count = rays.count.reshape(-1)
-    crossing = count.nonzero()[:, 0]
-    if not len(crossing):
-        return
-    budget = _SAMPLES_AT_ONCE["cpu" if count.device.type == "cpu" else "cuda"]
-    size = max(1, budget // (channels * int(count.max())))
-    for chunk in crossing.split(size):
-        yield chunk, int(count[chunk].max())
+    return volume.cache[key], cast_rays((nk, nj, ni), ijk_from_ct, unit_directions(camera, poses), poses, step_mm)

@@ -10,10 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from XRayRegistrationLib.geometry.camera import Camera
+
 PAD = 2  # zero voxels on every side: index -1 to n, and the cell beyond, exist
+_SAMPLES_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,24 @@ def cast_rays(
         first = torch.ceil(t_in / step_mm - 0.5).long()
         count = (torch.floor(t_out / step_mm - 0.5).long() + 1 - first).clamp(min=0)
     return TorchRays(origin, direction, first, count, voxel_from_camera)
+
+
+def unit_directions(camera: Camera, like: Tensor) -> Tensor:
+    """Unit directions (R, 3) of the pixels' rays in camera axes, row by row, on the device and in the precision of ``like``."""
+    d = camera.ray_directions().reshape(-1, 3)
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    return like.new_tensor(d)
+
+
+def ray_chunks(rays: TorchRays, channels: int) -> list[tuple[Tensor, int]]:
+    """Numbers of the rays that cross the box, in groups of bounded memory, and their most samples."""
+    count = rays.count.reshape(-1)
+    crossing = count.nonzero()[:, 0]
+    if not len(crossing):
+        return []
+    budget = _SAMPLES_AT_ONCE["cpu" if count.device.type == "cpu" else "cuda"]
+    size = max(1, budget // (channels * int(count.max())))
+    return [(chunk, int(count[chunk].max())) for chunk in crossing.split(size)]
 
 
 def sample(field: Field, index: Tensor) -> Tensor:

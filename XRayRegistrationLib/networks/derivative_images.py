@@ -17,11 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from XRayRegistrationLib.drr.torch_field import PAD, Field, TorchRays, cast_rays, field_of, ray_samples, sample_with_gradient
+from XRayRegistrationLib.drr.torch_field import (
+    PAD,
+    Field,
+    TorchRays,
+    cast_rays,
+    field_of,
+    ray_chunks,
+    ray_samples,
+    sample_with_gradient,
+    unit_directions,
+)
 from XRayRegistrationLib.geometry.camera import Camera
 
 _SUMS = 7  # mu; its differences along i, j, k; these times the distance from the source
-_SAMPLES_AT_ONCE = 1 << 22
 
 
 def derivative_images(
@@ -46,9 +55,7 @@ def derivative_images(
     """
     ijk_from_ct = torch.as_tensor(np.linalg.inv(np.asarray(ct_from_ijk, dtype=np.float64)), device=volume.device)
     poses = torch.as_tensor(np.array(camera_from_ct, dtype=np.float64), device=volume.device)
-    d = camera.ray_directions().reshape(-1, 3)
-    d /= np.linalg.norm(d, axis=1, keepdims=True)
-    directions = torch.as_tensor(d, device=volume.device)
+    directions = unit_directions(camera, poses)
     nk, nj, ni = volume.shape[1:]
     rays = cast_rays((nk, nj, ni), ijk_from_ct, directions, poses, step_mm)
     sums = _LineSums.apply(volume, rays, step_mm).permute(0, 2, 1, 3)  # (N, channels, rays, 7)
@@ -107,7 +114,7 @@ def _sums(volume: Tensor, rays: TorchRays, step_mm: float) -> Tensor:
     field = field_of(volume.detach())
     poses, n_rays = rays.count.shape
     out = volume.new_zeros((len(volume), poses * n_rays, _SUMS))
-    for chunk, n in _chunks(rays, len(volume)):
+    for chunk, n in ray_chunks(rays, len(volume)):
         index, t = ray_samples(rays, chunk, n, step_mm, volume.dtype)
         value, gradient = sample_with_gradient(field, index)
         parts = [value.sum(-1), *(g.sum(-1) for g in gradient), *((g * t).sum(-1) for g in gradient)]
@@ -122,7 +129,7 @@ def _adjoint(slope: Tensor, rays: TorchRays, step_mm: float, shape: tuple[int, .
         field = field_of(zero)
         flat = slope.reshape(-1, shape[0], _SUMS).transpose(0, 1) * step_mm
         total = torch.zeros_like(field.values)
-        for chunk, n in _chunks(rays, shape[0]):
+        for chunk, n in ray_chunks(rays, shape[0]):
             leaf = field.values.detach().requires_grad_()
             index, t = ray_samples(rays, chunk, n, step_mm, slope.dtype)
             value, gradient = sample_with_gradient(Field(leaf, field.shape), index)
@@ -133,13 +140,3 @@ def _adjoint(slope: Tensor, rays: TorchRays, step_mm: float, shape: tuple[int, .
     nk, nj, ni = (n + 2 * PAD for n in shape[1:])
     inner = slice(PAD, -PAD)
     return total.reshape(shape[0], nk, nj, ni)[:, inner, inner, inner].contiguous()
-
-
-def _chunks(rays: TorchRays, channels: int) -> list[tuple[Tensor, int]]:
-    """Numbers of rays that cross the box, in groups of bounded memory, and their most samples."""
-    count = rays.count.reshape(-1)
-    crossing = count.nonzero()[:, 0]
-    if not len(crossing):
-        return []
-    size = max(1, _SAMPLES_AT_ONCE // (channels * int(count.max())))
-    return [(chunk, int(count[chunk].max())) for chunk in crossing.split(size)]
