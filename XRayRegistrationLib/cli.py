@@ -219,6 +219,8 @@ def _evaluate_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--jobs", type=_whole, default=1, metavar="N", help="processes, each with one thread")
     p.add_argument("--scheduler", default=None, metavar="ADDR", help="Dask scheduler, in place of --jobs, e.g. tcp://host:8786")
     p.add_argument("--failures", type=_whole, default=12, metavar="N", help="failures to draw on the page, a method")
+    p.add_argument("--landscapes", type=_whole, default=8, metavar="N",
+                   help="cases a CT around whose truth a learned similarity is drawn; 0 for none")  # fmt: skip
     p.add_argument("--out", default="xrayreg-evaluation", metavar="DIR", help="folder for predictions, tables and report.html")
     p.add_argument("--seed", type=_whole, default=0, metavar="N", help="of cases, methods and confidence intervals")
     p.add_argument("--resume", action="store_true", help="go on with the predictions in --out")

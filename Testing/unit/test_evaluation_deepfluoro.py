@@ -192,7 +192,8 @@ def test_the_command_evaluates_on_it(h5_file, tmp_path, monkeypatch):
         "protocol": "deepfluoro", "method": ["diffdrr"], "ct": ["18-0002"], "bone": None, "landmarks": None,
         "deepfluoro": str(h5_file), "cases": None, "weights": None, "paper_mode": False,
         "appearance": None, "with_search": False, "backend": "auto", "jobs": 1,
-        "scheduler": None, "failures": 4, "out": str(tmp_path / "out"), "seed": 0, "resume": False, "progress": "none",
+        "scheduler": None, "landscapes": 0, "failures": 4,
+        "out": str(tmp_path / "out"), "seed": 0, "resume": False, "progress": "none",
         "quiet": True,
     }  # fmt: skip
     assert evaluate.run(Namespace(**values)) == OK

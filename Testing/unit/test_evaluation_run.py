@@ -303,7 +303,8 @@ def _args(ct_file: Path, out: Path, **more) -> Namespace:
         "protocol": "scr", "method": ["diffdrr"], "ct": [str(ct_file)], "bone": None, "landmarks": None,
         "deepfluoro": None, "cases": 2, "weights": None, "paper_mode": False,
         "appearance": None, "with_search": False, "backend": "auto", "jobs": 1,
-        "scheduler": None, "failures": 4, "out": str(out), "seed": 1, "resume": False, "progress": "none", "quiet": False,
+        "scheduler": None, "failures": 4, "landscapes": 2,
+        "out": str(out), "seed": 1, "resume": False, "progress": "none", "quiet": False,
     }  # fmt: skip
     return Namespace(**{**values, **more})
 

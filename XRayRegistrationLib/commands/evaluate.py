@@ -15,6 +15,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.evaluation.cases import CaseSource, CtFile, SimulatedCases, fingerprint
 from XRayRegistrationLib.evaluation.deepfluoro import DeepFluoroCases
 from XRayRegistrationLib.evaluation.failure_pictures import chosen_failures, failure_picture
+from XRayRegistrationLib.evaluation.landscape import Landscape, landscapes
 from XRayRegistrationLib.evaluation.machine import describe_machine
 from XRayRegistrationLib.evaluation.paper_figures import FIGURES
 from XRayRegistrationLib.evaluation.predict import MethodRun, predict
@@ -63,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
                 record=describe_machine(),
                 progress=progress.between(0.0, 0.9),
             )
-            files = write_scores(store, source, args.failures, args.backend, args.seed, progress.between(0.9, 1.0))
+            progress(0.9, "looking around the truth")
+            found = landscapes(source, runs, args.landscapes, args.seed)
+            files = write_scores(store, source, args.failures, args.backend, args.seed, progress.between(0.9, 1.0), found)
         except KeyboardInterrupt:
             progress.clear()
             kept = len(store.predictions())
@@ -77,13 +80,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_scores(
-    store: Store, source: CaseSource, failures: int, backend: str, seed: int, progress: Any = None
+    store: Store,
+    source: CaseSource,
+    failures: int,
+    backend: str,
+    seed: int,
+    progress: Any = None,
+    found: Sequence[Landscape] = (),
 ) -> list[str]:
     """Score what is stored and write the tables and the page; returns the files' names.
 
     Args:
         failures: how many to show a method.
         seed: of the confidence intervals.
+        found: landscapes of learned similarities, for the page and a file of their own.
     """
     tell = progress or (lambda fraction, text: None)
     content = store.run()
@@ -99,8 +109,10 @@ def write_scores(
         "scores.csv": rows_csv(rows),
         "scores.json": json_text({**content, "scores": rows_json(rows), "published": published}),
         "cases.csv": cases_csv(cases),
-        "report.html": report_html(content, cases, rows, pictures),
+        "report.html": report_html(content, cases, rows, pictures, found),
     }
+    if found:
+        texts["landscapes.json"] = json_text([landscape.to_dict() for landscape in found])
     for name, text in texts.items():
         write_atomically(store.folder / name, text)
     return list(texts)

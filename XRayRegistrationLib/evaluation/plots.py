@@ -134,6 +134,54 @@ def axes_svg(groups: Sequence[tuple[str, str, ArrayLike]], names: Sequence[str],
     return _svg(parts, _WIDTH, height, [(label, colour, False, "") for label, colour, _ in finite], f"Errors, {unit}")
 
 
+def profiles_svg(groups: Sequence[tuple[str, str, ArrayLike]], name: str, reach: float) -> str:
+    """Curves of values over offsets from -reach to reach, each drawn from its lowest to its highest value.
+
+    Args:
+        groups: (label, colour, values (n,)).
+        name: of the offset, with its unit.
+    """
+    width, height = 300, 190
+
+    def x(offset: float) -> float:
+        return _LEFT + (offset / reach + 1.0) / 2.0 * (width - _LEFT - _RIGHT)
+
+    parts = [_line(x(0.0), _TOP, x(0.0), height - _BOTTOM, "#888")]
+    for tick in (-reach, -reach / 2, 0.0, reach / 2, reach):
+        parts.append(_text(x(tick), height - _BOTTOM + 16, f"{tick:g}"))
+    parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 10, name))
+    for _, colour, given in groups:
+        values = np.asarray(given, dtype=np.float64)
+        scaled = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+        points = zip(np.linspace(-reach, reach, len(values)), scaled, strict=True)
+        path = " ".join(f"{x(o):.1f},{_TOP + (1.0 - v) * (height - _TOP - _BOTTOM):.1f}" for o, v in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+    return _svg(parts, width, height, [], name)
+
+
+def scatter_svg(groups: Sequence[tuple[str, str, ArrayLike, ArrayLike]], x_name: str, y_name: str) -> str:
+    """Dots, each group's y drawn from its lowest to its highest value.
+
+    Args:
+        groups: (label, colour, x (n,), y (n,)).
+    """
+    most = _round_up(max([float(np.max(x)) for _, _, x, _ in groups] or [1.0]))
+    parts = [_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, x_name)]
+    parts.append(_text(14, (_TOP + _HEIGHT - _BOTTOM) / 2, y_name, "middle", turned=True))
+    for tick in np.linspace(0.0, most, 5):
+        at = _LEFT + tick / most * (_WIDTH - _LEFT - _RIGHT)
+        parts += [_line(at, _TOP, at, _HEIGHT - _BOTTOM, "#e3e3e3"), _text(at, _HEIGHT - _BOTTOM + 16, f"{tick:g}")]
+    for _, colour, x, y in groups:
+        values = np.asarray(y, dtype=np.float64)
+        scaled = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+        for a, b in zip(np.asarray(x, dtype=np.float64), scaled, strict=True):
+            left = _LEFT + a / most * (_WIDTH - _LEFT - _RIGHT)
+            top = _TOP + (1.0 - b) * (_HEIGHT - _TOP - _BOTTOM)
+            parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.2" fill="{colour}" fill-opacity="0.55"/>')
+    legend = [(label, colour, False, "") for label, colour, _, _ in groups]
+    return _svg(parts, _WIDTH, _HEIGHT, legend, f"{y_name} over {x_name}")
+
+
 def _finite(errors: ArrayLike) -> Array:
     values = np.asarray(errors, dtype=np.float64)
     kept: Array = values[np.isfinite(values).all(axis=1)]

@@ -10,9 +10,12 @@ from html import escape
 from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
+
 from XRayRegistrationLib.evaluation.failure_pictures import FailurePicture
+from XRayRegistrationLib.evaluation.landscape import AXES, BASELINE, REACH, Landscape
 from XRayRegistrationLib.evaluation.paper_figures import SOPI_SOURCE, SOPI_TABLE, PaperFigure, paper_figures
-from XRayRegistrationLib.evaluation.plots import COLOURS, Curve, Quantiles, axes_svg, cumulative_svg
+from XRayRegistrationLib.evaluation.plots import COLOURS, Curve, Quantiles, axes_svg, cumulative_svg, profiles_svg, scatter_svg
 from XRayRegistrationLib.evaluation.protocols import GROUPS, PROTOCOLS, Protocol
 from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, STAGES, START, Row, Scored, in_group, summary
 from XRayRegistrationLib.evaluation.store import ERROR
@@ -33,7 +36,11 @@ figure img{width:100%;background:#000}figcaption{font-size:13px}.note{color:#444
 
 
 def report_html(
-    run: dict[str, Any], cases: Sequence[Scored], rows: Sequence[Row], pictures: Sequence[FailurePicture] = ()
+    run: dict[str, Any],
+    cases: Sequence[Scored],
+    rows: Sequence[Row],
+    pictures: Sequence[FailurePicture] = (),
+    landscapes: Sequence[Landscape] = (),
 ) -> str:
     """The page.
 
@@ -41,6 +48,7 @@ def report_html(
         run: the content of ``run.json``.
         cases: scored; rows: their table.
         pictures: of failures.
+        landscapes: of learned similarities.
     """
     asked = run["asked"]
     protocol = PROTOCOLS[asked["protocol"]["name"]]
@@ -63,6 +71,7 @@ def report_html(
         "<h2>Errors by axis</h2>",
         *_axes(protocol, cases, methods),
         *_per_degree_of_freedom(protocol, rows, methods),
+        *_landscapes(landscapes),
         "<h2>What failed</h2>",
         *_failures(cases, pictures),
         "<h2>How this was made</h2>",
@@ -286,6 +295,37 @@ def _per_degree_of_freedom(protocol: Protocol, rows: Sequence[Row], methods: Seq
         '<p class="note">As SOPI reports it: mean and standard deviation of the absolute errors over all cases and three axes. '
         "Infinite where a case has no pose.</p>",
         _table(("<", "<", "", "", "", "", "<"), names, lines),
+    ]
+
+
+def _landscapes(found: Sequence[Landscape]) -> list[str]:
+    """Figures 5 and 6 of ProST's paper: along each axis, and over rough starts."""
+    if not found:
+        return []
+    labels = list(dict.fromkeys(landscape.method for landscape in found))
+    colours = {label: "#777777" if label == BASELINE else COLOURS[n % len(COLOURS)] for n, label in enumerate(labels)}
+    of = {label: [landscape for landscape in found if landscape.method == label] for label in labels}
+    lines, dots = [], []
+    for label in labels:
+        distance, value = (np.concatenate([getattr(x, name) for x in of[label]]) for name in ("distance_mm", "value"))
+        pooled = Landscape(label, "", 0, np.zeros((0, 0)), distance, value).correlation
+        each = float(np.median([landscape.correlation for landscape in of[label]]))
+        lines.append(("", [escape(label), str(len(of[label])), f"{pooled:.2f}", f"{each:.2f}"]))
+        dots.append((label, colours[label], distance, value))
+    profiles = [
+        profiles_svg([(label, colours[label], np.mean([x.along[axis] for x in of[label]], axis=0)) for label in labels], *named)
+        for axis, named in enumerate(zip(AXES, REACH, strict=True))
+    ]
+    cells = [("paper", ["ProST <small>as published, real images</small>", "", "0.56", ""])]
+    cells.append(("paper", ["gradient NCC <small>as published</small>", "", "0.23", ""]))
+    return [
+        "<h2>The similarity around the truth</h2>",
+        '<p class="note">Mean over cases, each curve from its lowest to its highest value; smaller is more alike, so the lowest '
+        "point should be at 0. Below: the similarity at rough starts and on their ways to the truth, over the distance that is "
+        "left (a radian counts 100 mm).</p>",
+        "<p>" + "".join(profiles) + "</p>",
+        scatter_svg(dots, "distance from the true pose, mm", "similarity"),
+        _table(("<",), ("similarity", "cases", "correlation with the distance", "median of each case's"), [*lines, *cells]),
     ]
 
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
-from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
 from XRayRegistrationLib.methods.diffdrr import views_of
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES
+from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 from XRayRegistrationLib.solvers import cma_es
 from XRayRegistrationLib.solvers.cma_es import CmaEsOptions
 
@@ -72,7 +71,7 @@ class ProstOptions:
     loss: Literal["slope", "mse"] = "slope"
 
 
-class Prost(LearnedMethod):
+class Prost(LearnedSimilarityMethod):
     """Projective spatial transformers (Gao et al., TMI 2024)."""
 
     name: ClassVar[str] = "prost"
@@ -80,7 +79,6 @@ class Prost(LearnedMethod):
     reference: ClassVar[str] = "Gao et al., IEEE TMI 2024"
     needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
     options_type: ClassVar[type] = ProstOptions
-    patient_specific = False
 
     def task(
         self,
@@ -118,19 +116,6 @@ class Prost(LearnedMethod):
 
         return prost_network(header["architecture"])
 
-    def prepare_ct(
-        self, ct: Volume, bone: BoneModel, options: ProstOptions, data: dict[str, Any], progress: Progress | None
-    ) -> dict[str, Any]:
-        """The CT as the network sees it, and what it makes of it."""
-        import torch
-
-        from XRayRegistrationLib.training.similarity import network_volume
-
-        volume = network_volume(bone, data["header"]["input"])
-        with torch.inference_mode():
-            features = data["network"].features(torch.as_tensor(volume.mu)[None])
-        return {"volume": volume, "features": features}
-
     def propose(
         self,
         xrays: Sequence[XRay],
@@ -159,19 +144,12 @@ class Prost(LearnedMethod):
         self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
     ) -> list[tuple[Array, float, str]]:
         """Where the descents end, lowest first."""
-        from XRayRegistrationLib.networks.network_input import learned_view
-        from XRayRegistrationLib.solvers.learned_descent import similarity_slope
-        from XRayRegistrationLib.training.headers import camera_of_header
         from XRayRegistrationLib.training.prost import prost_descent
 
-        data = prepared.data
-        view = learned_view(xray, camera_of_header(data["header"]))
-        if not view.field.any():
-            raise NothingProposedError("the X-ray shows nothing where the network looks")
-        centre = prepared.bone.centroid
-        slope = similarity_slope(data["network"], data["features"], data["volume"], view.image, view.camera, centre)
-        starts = self._starts(prepared, view.camera, seed, start)
-        ended = prost_descent(data["header"]["architecture"]["kind"], slope, starts, centre)
+        similarity = self.slope_of(xray, prepared)
+        starts = self._starts(prepared, similarity.view.camera, seed, start)
+        kind = prepared.data["header"]["architecture"]["kind"]
+        ended = prost_descent(kind, similarity.slope, starts, prepared.bone.centroid)
         return [
             (pose, float(cost), "down the learned similarity")
             for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)

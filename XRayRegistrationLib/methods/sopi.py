@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.perlove import perlove_camera
-from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.base import Array, Needs, Prepared
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES
+from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +51,7 @@ class SopiOptions:
     on_the_way: float = 0.7
 
 
-class Sopi(LearnedMethod):
+class Sopi(LearnedSimilarityMethod):
     """Similarity of projections and initialisation (Chen et al., ICASSP 2024)."""
 
     name: ClassVar[str] = "sopi"
@@ -60,7 +59,6 @@ class Sopi(LearnedMethod):
     reference: ClassVar[str] = "Chen et al., ICASSP 2024"
     needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
     options_type: ClassVar[type] = SopiOptions
-    patient_specific = False
 
     def task(
         self,
@@ -96,14 +94,6 @@ class Sopi(LearnedMethod):
 
         return sopi_network(header["architecture"])
 
-    def prepare_ct(
-        self, ct: Volume, bone: BoneModel, options: SopiOptions, data: dict[str, Any], progress: Progress | None
-    ) -> dict[str, Any]:
-        """The bone as the network sees it."""
-        from XRayRegistrationLib.training.similarity import network_volume
-
-        return {"volume": network_volume(bone, data["header"]["input"])}
-
     def propose_view(
         self, xray: XRay, prepared: Prepared, seed: int, start: Array | None = None
     ) -> list[tuple[Array, float, str]]:
@@ -111,26 +101,17 @@ class Sopi(LearnedMethod):
         import torch
 
         from XRayRegistrationLib.networks.initial_pose import PoseBounds
-        from XRayRegistrationLib.networks.network_input import learned_view
-        from XRayRegistrationLib.solvers.learned_descent import similarity_slope
-        from XRayRegistrationLib.training.headers import camera_of_header
         from XRayRegistrationLib.training.sopi import sopi_descent
 
-        data, header = prepared.data, prepared.data["header"]
-        view = learned_view(xray, camera_of_header(header))
-        if not view.field.any():
-            raise NothingProposedError("the X-ray shows nothing where the network looks")
-        network, centre = data["network"], prepared.bone.centroid
-        published = header["architecture"]["published"]
-        values = torch.as_tensor(data["volume"].mu)[None]
+        data, header, centre = prepared.data, prepared.data["header"], prepared.bone.centroid
+        similarity = self.slope_of(xray, prepared)
         with torch.inference_mode():
-            numbers = network.guess(values, view.image)
-        guess = PoseBounds.of_header(header["bounds"]).camera_from_ct(numbers.double().numpy(), centre, view.camera)
-        slope = similarity_slope(network, values, data["volume"], view.image, view.camera, centre)
+            numbers = data["network"].guess(data["features"], similarity.view.image).double().numpy()
+        guess = PoseBounds.of_header(header["bounds"]).camera_from_ct(numbers, centre, similarity.view.camera)
         if not prepared.options.descend:
-            return [(guess[0], float(slope(guess)[0][0]), "the network's guess")]
+            return [(guess[0], float(similarity.slope(guess)[0][0]), "the network's guess")]
         starts = guess if start is None else np.concatenate([guess, start[None]])
-        ended = sopi_descent(published, slope, starts, centre)
+        ended = sopi_descent(header["architecture"]["published"], similarity.slope, starts, centre)
         return [
             (pose, float(cost), "down the learned similarity")
             for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)
