@@ -165,7 +165,7 @@ def scatter_svg(groups: Sequence[tuple[str, str, ArrayLike, ArrayLike]], x_name:
     Args:
         groups: (label, colour, x (n,), y (n,)).
     """
-    most = _round_up(max([float(np.max(x)) for _, _, x, _ in groups] or [1.0]))
+    most = 4.0 * _round_up(max([float(np.max(x)) for _, _, x, _ in groups] or [4.0]) / 4.0)
     parts = [_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, x_name)]
     parts.append(_text(14, (_TOP + _HEIGHT - _BOTTOM) / 2, y_name, "middle", turned=True))
     for tick in np.linspace(0.0, most, 5):
