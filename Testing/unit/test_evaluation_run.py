@@ -40,7 +40,7 @@ SMALL = replace(
     PROTOCOLS["scr"], camera=Camera.from_spacing(96, 96, 3.0, 1020.0), sampler="prost", cases=3, instruments_share=0.4,
     inverted_share=0.4, least_bone=0.0,
 )  # fmt: skip
-STARTS = replace(PROTOCOLS["prost"], camera=SMALL.camera, challenging_share=0.5)
+STARTS = replace(PROTOCOLS["prost"], camera=SMALL.camera, challenging_share=0.5, least_bone=0.0)
 CLEAN = replace(SMALL, appearance="clean", instruments_share=0.0, inverted_share=0.0)
 
 
