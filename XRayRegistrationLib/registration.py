@@ -155,7 +155,7 @@ def _attempt(
     clock: _Clock,
     trace: list[dict[str, Any]],
 ) -> _Attempt:
-    """Propose, refine and verify, and again for as long as the method has more to try and nothing verifies."""
+    """Propose, refine and verify, and again for as long as the method has more to try and nothing verifies for certain."""
     model = prepared.bone
     views = {
         name: [View(v, x, r, alone=name == "bone" or model.bone_only_ct) for x, r in zip(images, rigs, strict=True)]
@@ -175,9 +175,9 @@ def _attempt(
         if best is None or verdict.probability > best.verdict.probability:
             best = _Attempt(images, views, proposal, refined, verdict)
         clock.lap("refine_s")
-        if verdict.success or proposal.more is None:
+        if proposal.more is None or (best.verdict.success and best.verdict.probability >= proposal.sure):
             break
-        tell(0.6, "not found yet: searching further")
+        tell(0.6, "looking around what was found" if verdict.success else "not found yet: searching further")
         proposal = proposal.more()
         clock.lap("propose_s")
     assert best is not None

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
+from XRayRegistrationLib import registration as module
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
+from XRayRegistrationLib.methods import Candidate, Proposal, get_method
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
+from XRayRegistrationLib.solvers.refinement import Refined
+from XRayRegistrationLib.verification import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +157,27 @@ def test_cancelling_stops_at_once(ct: Volume, model: BoneModel, xray: XRay) -> N
     with pytest.raises(Cancelled):
         register(ct, xray, bone=model, progress=progress)
     assert max(calls) < 0.6
+
+
+@pytest.mark.parametrize(("sure", "first", "asked"), [(0.0, 0.86, 0), (0.95, 0.86, 1), (0.95, 0.97, 0), (0.0, 0.3, 1)])
+def test_a_pose_that_passes_with_doubt_is_compared_with_what_lies_around_it(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch,
+    sure: float, first: float, asked: int,
+) -> None:  # fmt: skip
+    judged: list[float] = []
+    said, really = iter([first, 0.99]), module.verify
+
+    def verify(refined: Refined, rig: np.ndarray) -> Verdict:
+        judged.append(next(said))
+        return replace(really(refined, rig), probability=judged[-1], success=judged[-1] >= 0.85)
+
+    def propose(*_: object, **__: object) -> Proposal:
+        around = Proposal((Candidate(true_pose, 0.0, "around"),), more=lambda: pytest.fail("looked on, though it had passed"))
+        return Proposal((Candidate(true_pose, 0.0, "network"),), more=lambda: around, sure=sure)
+
+    monkeypatch.setattr(module, "verify", verify)
+    monkeypatch.setattr(type(get_method("diffdrr")), "propose", propose)
+    result = register(ct, xray, bone=model)
+    assert len(judged) == 1 + asked
+    assert result.status == "success"
+    assert result.probability == max(judged)

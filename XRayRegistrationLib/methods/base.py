@@ -93,6 +93,7 @@ class Proposal:
             without the shared refinement; so for ``paper_mode``.
         more: looks further, for when none of the candidates verifies; None when the method has
             nothing left to try.
+        sure: a pose of this proposal that passes with a lower probability is compared with what ``more`` finds.
         message: a sentence on how the method ended.
         trace: for reports.
         proposed: rig_from_ct (4, 4) that the method itself proposed, where the candidates are what a search around it
@@ -102,6 +103,7 @@ class Proposal:
     candidates: tuple[Candidate, ...]
     finished: bool = False
     more: Callable[[], Proposal] | None = None
+    sure: float = 0.0
     message: str = ""
     trace: tuple[dict[str, Any], ...] = ()
     proposed: Array | None = None
