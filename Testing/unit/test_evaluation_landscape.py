@@ -15,7 +15,6 @@ pytest.importorskip("torch")
 from Testing.unit.test_evaluation_run import _args
 from XRayRegistrationLib.commands import evaluate
 from XRayRegistrationLib.drr.volume import AttenuationVolume
-from XRayRegistrationLib.evaluation import landscape as landscape_module
 from XRayRegistrationLib.evaluation import predict as predict_module
 from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases
 from XRayRegistrationLib.evaluation.landscape import AXES, BASELINE, Landscape, landscapes
@@ -24,6 +23,7 @@ from XRayRegistrationLib.evaluation.predict import MethodRun
 from XRayRegistrationLib.evaluation.protocols import PROTOCOLS
 from XRayRegistrationLib.files.volume_file import write_volume
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.rigid import relative_motion
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import METHODS
@@ -53,7 +53,7 @@ class Knows(Prost):
         centre = prepared.bone.centroid
 
         def slope(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            motions = np.stack([landscape_module._motion(pose, true, centre) for pose in poses])
+            motions = relative_motion(poses, true, centre)
             return np.linalg.norm(motions * [100.0, 100, 100, 1, 1, 1], axis=1), np.zeros((len(poses), 6))
 
         return SlopeOfView(network_view(xray, xray.camera, 1), slope)

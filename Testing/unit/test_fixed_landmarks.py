@@ -46,11 +46,6 @@ METHOD, DFLNET = get_method("fixed_landmarks"), get_method("dflnet")
 OPTIONS = TrainingOptions(minutes=None, iterations=1, batch_size=8, device="cpu", precision="32")
 
 
-@pytest.fixture(scope="module")
-def subject(ct: Volume, model: BoneModel) -> Subject:
-    return make_subject(ct, bone=model, name="phantom")
-
-
 def pose_of(subject: Subject, seed: int) -> np.ndarray:
     near = PoseRange(orbital_deg=(-30, 30), tilt_deg=(-20, 20), least_in_view=0.9)
     return sample_pose(CAMERA, subject.bone.surface_points, subject.bone.centroid, np.random.default_rng(seed), near)

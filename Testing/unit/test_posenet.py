@@ -23,7 +23,7 @@ from XRayRegistrationLib.networks.pose_parameters import PoseParameters, rotatio
 from XRayRegistrationLib.networks.resnet import LightPoseNet, PaperPoseNet, ResNet
 from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
-from XRayRegistrationLib.simulation.subject import Subject, make_subject
+from XRayRegistrationLib.simulation.subject import Subject
 from XRayRegistrationLib.training.headers import poses_header
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -35,11 +35,6 @@ METHOD = get_method("posenet")
 OPTIONS = TrainingOptions(minutes=None, iterations=1, batch_size=8, device="cpu", precision="32")
 MEAN = (rotation_exp([1.5, 0.2, 0.1]), np.array([5.0, -3.0, 640.0]), np.array([10.0, 20.0, 30.0]))
 FOCAL = float(SMALL.K[0, 0])
-
-
-@pytest.fixture(scope="module")
-def subject(ct: Volume, model: BoneModel) -> Subject:
-    return make_subject(ct, bone=model, name="phantom")
 
 
 @pytest.mark.parametrize(("kind", "numbers"), [("detector", 9), ("metric", 7)])

@@ -34,7 +34,7 @@ from XRayRegistrationLib.networks.ray_encoder import ViTEncoder, ray_encoder
 from XRayRegistrationLib.networks.ray_subspaces import hard_basis, sample_field, similarity, soft_basis
 from XRayRegistrationLib.networks.vit import VisionTransformer, load_pretrained
 from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
-from XRayRegistrationLib.simulation.subject import Subject, make_subject
+from XRayRegistrationLib.simulation.subject import Subject
 from XRayRegistrationLib.solvers.pnp import PnpFailure
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.ray_scenes import RayBatch
@@ -52,11 +52,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def subject(ct: Volume, model: BoneModel) -> Subject:
-    return make_subject(ct, bone=model, name="phantom")
 
 
 def pose_of(subject: Subject, seed: int) -> np.ndarray:

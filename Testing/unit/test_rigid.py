@@ -15,6 +15,8 @@ from XRayRegistrationLib.geometry.rigid import (
     from_rotation_translation,
     increment_left,
     inverse,
+    moved_towards,
+    relative_motion,
     rotation_angle,
     rotation_exp,
     rotation_log,
@@ -162,6 +164,16 @@ def test_an_increment_is_the_formula_on_points(w, v, c):
     before = transform_points(POSE, x)
     expected = Rotation.from_rotvec(w).apply(before - c) + c + v
     np.testing.assert_allclose(transform_points(increment_left(POSE, [*w, *v], c), x), expected, atol=1e-9)
+
+
+@settings(max_examples=50)
+@given(vectors, *[st.tuples(millimetres, millimetres, millimetres)] * 2, st.floats(0, 1))
+def test_the_relative_motion_leads_there_and_a_share_of_it_part_of_the_way(w, v, centre, share):
+    true = from_rotation_translation(rotation_exp(w), v) @ POSE
+    step = relative_motion(POSE, true, centre)
+    np.testing.assert_allclose(increment_left(POSE, step, transform_points(POSE, centre)), true, atol=1e-9)
+    left = relative_motion(moved_towards(POSE, true, centre, share), true, centre)
+    np.testing.assert_allclose(left, (1.0 - share) * step, atol=1e-9)
 
 
 # --- what is no rigid motion

@@ -12,7 +12,6 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("poselib")
 import torch
 
-from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
@@ -22,17 +21,12 @@ from XRayRegistrationLib.methods.scene_coordinates import decode, solve_scene_co
 from XRayRegistrationLib.networks.weights_file import read_weights
 from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
 from XRayRegistrationLib.simulation.shots import shoot
-from XRayRegistrationLib.simulation.subject import Subject, make_subject
+from XRayRegistrationLib.simulation.subject import Subject
 from XRayRegistrationLib.solvers.pnp import PnpFailure
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.scene_coordinates import SceneCoordinatesTask, paper_loss, robust_loss
 
 CAMERA = Camera.from_spacing(64, 64, 4.6, 1020.0)
-
-
-@pytest.fixture(scope="module")
-def subject(ct: Volume, model: BoneModel) -> Subject:
-    return make_subject(ct, bone=model, name="phantom")
 
 
 def pose_of(subject: Subject, seed: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from XRayRegistrationLib.networks.initial_pose import PaperInitialPose, PoseBoun
 from XRayRegistrationLib.networks.sopi import SopiNetwork
 from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
-from XRayRegistrationLib.simulation.subject import Subject, make_subject
+from XRayRegistrationLib.simulation.subject import Subject
 from XRayRegistrationLib.training.headers import poses_header
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -36,21 +35,8 @@ from XRayRegistrationLib.training.xray_stream import StreamOptions
 SMALL = Camera.from_spacing(32, 32, 9.2, 1020.0)
 _FOOT = np.array([[0.0, 0, 3], [0, 0, -2], [0, 0, 0]])
 METHOD = get_method("sopi")
+pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = TrainingOptions(minutes=None, iterations=1, batch_size=8, device="cpu", precision="32", workers=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Of images this small, torch's threads would spend their time waiting for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def subject(ct: Volume, model: BoneModel) -> Subject:
-    return make_subject(ct, bone=model, name="phantom")
 
 
 def parameters(network: torch.nn.Module) -> int:

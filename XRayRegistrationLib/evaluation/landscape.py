@@ -16,7 +16,7 @@ from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import XRayRegistrationError
 from XRayRegistrationLib.evaluation.cases import Case, CaseSource
 from XRayRegistrationLib.evaluation.predict import MethodRun
-from XRayRegistrationLib.geometry.rigid import increment_left, rotation_log, transform_points
+from XRayRegistrationLib.geometry.rigid import increment_left, moved_towards, relative_motion, transform_points
 from XRayRegistrationLib.methods import METHODS
 from XRayRegistrationLib.methods.base import Prepared
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
@@ -120,21 +120,15 @@ def _poses(case: Case, centre_ct: Array, seed: int) -> Array:
     sampler = pose_sampler("prost-start")
     for _ in range(_STARTS):
         start = sampler.sample(centre_ct, case.camera, rng)
-        motion = _motion(start, true, centre_ct)
-        out.append(increment_left(start, rng.random() * motion, transform_points(start, centre_ct)))
+        out.append(moved_towards(start, true, centre_ct, rng.random()))
     return np.stack(out)
-
-
-def _motion(moving: Array, true: Array, centre_ct: Array) -> Array:
-    turn = rotation_log(true[:3, :3] @ moving[:3, :3].T)
-    return np.concatenate([turn, transform_points(true, centre_ct) - transform_points(moving, centre_ct)])
 
 
 def _landscape(
     label: str, case: Case, poses: Array, value: Callable[[Array], Array], centre_ct: Array
 ) -> Landscape:
     values = value(poses)
-    motions = np.stack([_motion(pose, case.camera_from_ct, centre_ct) for pose in poses[-_STARTS:]])
+    motions = relative_motion(poses[-_STARTS:], case.camera_from_ct, centre_ct)
     distance = np.linalg.norm(motions * ([_MM_PER_RAD] * 3 + [1.0] * 3), axis=1)
     along = np.asarray(values[:-_STARTS], dtype=np.float64).reshape(len(AXES), _STEPS)
     return Landscape(label, case.ct, case.number, along, distance, np.asarray(values[-_STARTS:], dtype=np.float64))

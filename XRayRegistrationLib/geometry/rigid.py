@@ -116,6 +116,23 @@ def increment_left(camera_from_ct: ArrayLike, step: ArrayLike, centre_camera: Ar
     return from_rotation_translation(r, t) @ np.asarray(camera_from_ct, dtype=np.float64)
 
 
+def relative_motion(moving: ArrayLike, true: ArrayLike, centre_ct: ArrayLike) -> Array:
+    """The step (..., 6), rad and mm, from poses (..., 4, 4) to the true ones: log of the turn, and the shift of the centre.
+
+    ``increment_left(moving, step, moving @ centre) == true``, where ``centre_ct`` (3,) is in ct mm.
+    """
+    moving, true = np.asarray(moving, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    turn = rotation_log(true[..., :3, :3] @ np.swapaxes(moving[..., :3, :3], -1, -2))
+    shift = (true - moving)[..., :3, :3] @ np.asarray(centre_ct, dtype=np.float64) + (true - moving)[..., :3, 3]
+    return np.concatenate([turn, shift], axis=-1)
+
+
+def moved_towards(moving: ArrayLike, true: ArrayLike, centre_ct: ArrayLike, share: float) -> Array:
+    """The pose (4, 4) that has gone ``share`` of the geodesic from ``moving`` to ``true``."""
+    step = share * relative_motion(moving, true, centre_ct)
+    return increment_left(moving, step, transform_points(moving, centre_ct))
+
+
 def rotation_angle(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle in radians between rotations (..., 3, 3), as 2 asin(|A - B|_F / (2 sqrt 2)): stable at 0."""
     d = np.linalg.norm(np.asarray(a) - np.asarray(b), axis=(-2, -1)) / (2.0 * np.sqrt(2.0))

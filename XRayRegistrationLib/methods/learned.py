@@ -77,6 +77,16 @@ class LearnedMethod(Method):
             )
         return subjects[0]
 
+    def some_subjects(self, subjects: Sequence[Subject]) -> Sequence[Subject]:
+        """The CTs of a method that learns from any number of them.
+
+        Raises:
+            InputError: none.
+        """
+        if not subjects:
+            raise InputError(f"method {self.name!r} is trained on at least one CT; give --ct")
+        return subjects
+
     @abstractmethod
     def network(self, header: dict[str, Any]) -> nn.Module:
         """The network that a weights file is of, without its weights."""
@@ -243,6 +253,20 @@ def _followed(proposal: Proposal, more: Callable[[], Proposal] | None, proposed:
         return replace(proposal, more=lambda: _followed(own(), more, proposed), proposed=proposed)
     last = None if more is None else lambda: _followed(more(), None, proposed)
     return replace(proposal, more=last, proposed=proposed)
+
+
+def square_camera(camera: Camera, multiple: int) -> Camera:
+    """The camera of a network that sees squares, with sides that are multiples of so many pixels.
+
+    Raises:
+        InputError: it has others.
+    """
+    if camera.width != camera.height or camera.width % multiple:
+        raise InputError(
+            f"the camera has {camera.width} x {camera.height} pixels; this network learns from squares whose sides are "
+            f"multiples of {multiple}"
+        )
+    return camera
 
 
 def _require_torch() -> None:

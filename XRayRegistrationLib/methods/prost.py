@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
 from XRayRegistrationLib.methods.diffdrr import views_of
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 from XRayRegistrationLib.solvers import cma_es
 from XRayRegistrationLib.solvers.cma_es import CmaEsOptions
@@ -97,18 +96,11 @@ class Prost(LearnedSimilarityMethod):
         from XRayRegistrationLib.training.prost import ProstTask
         from XRayRegistrationLib.training.xray_stream import StreamOptions
 
-        if not subjects:
-            raise InputError("method 'prost' is trained on at least one CT; give --ct")
-        learned = camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA)
         multiple = 64 if options.paper_mode and options.variant == "tmi2024" else 16
-        if learned.width != learned.height or learned.width % multiple:
-            raise InputError(
-                f"the camera has {learned.width} x {learned.height} pixels; this network learns from squares whose sides are "
-                f"multiples of {multiple}"
-            )
+        learned = square_camera(camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA), multiple)
         look = AppearanceOptions.domain_randomisation() if options.randomised else AppearanceOptions.clean()
         stream = StreamOptions(learned, options.poses, look)
-        return ProstTask(subjects, held_out, options, stream, training)
+        return ProstTask(self.some_subjects(subjects), held_out, options, stream, training)
 
     def network(self, header: dict[str, Any]) -> nn.Module:
         """As the header's architecture says."""

@@ -84,8 +84,6 @@ class RayEmb(LearnedMethod):
         from XRayRegistrationLib.training.rayemb import RayEmbTask
         from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA
 
-        if not subjects:
-            raise InputError("method 'rayemb' is trained on at least one CT; give --ct")
         pose_sampler(options.poses or "xvr")
         if options.encoder_weights is not None and not options.paper_mode:
             raise InputError("option 'encoder_weights' is for the published network; give paper_mode too, or leave it away")
@@ -98,7 +96,8 @@ class RayEmb(LearnedMethod):
             )
         if options.paper_mode and (learned.width, learned.height) != (224, 224):
             raise InputError(f"the camera has {learned.width} x {learned.height} pixels; paper_mode learns from 224 x 224")
-        return RayEmbTask(subjects, held_out, options, training, learned, template_views(learned, options.paper_mode))
+        views = template_views(learned, options.paper_mode)
+        return RayEmbTask(self.some_subjects(subjects), held_out, options, training, learned, views)
 
     def network(self, header: dict[str, Any]) -> nn.Module:
         """The encoder of rays."""

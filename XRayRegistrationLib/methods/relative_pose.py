@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from XRayRegistrationLib.bone.model import BoneModel
-from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError, square_camera
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,16 +77,9 @@ class RelativePoseMethod(LearnedMethod):
         from XRayRegistrationLib.training.relative_pose import RelativePoseTask
         from XRayRegistrationLib.training.xray_stream import StreamOptions
 
-        if not subjects:
-            raise InputError(f"method {self.name!r} is trained on at least one CT; give --ct")
-        learned = camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA)
-        if learned.width != learned.height or learned.width % 16:
-            raise InputError(
-                f"the camera has {learned.width} x {learned.height} pixels; this network learns from squares whose sides are "
-                "multiples of 16"
-            )
+        learned = square_camera(camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA), 16)
         stream = StreamOptions(learned, options.poses, AppearanceOptions.domain_randomisation())
-        return RelativePoseTask(self.name, subjects, held_out, options, stream, training)
+        return RelativePoseTask(self.name, self.some_subjects(subjects), held_out, options, stream, training)
 
     def network(self, header: dict[str, Any]) -> nn.Module:
         """As the header's architecture says."""

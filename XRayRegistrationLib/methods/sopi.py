@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.perlove import perlove_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES
+from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 
 if TYPE_CHECKING:
@@ -77,16 +76,9 @@ class Sopi(LearnedSimilarityMethod):
         from XRayRegistrationLib.training.sopi import SopiTask
         from XRayRegistrationLib.training.xray_stream import StreamOptions
 
-        if not subjects:
-            raise InputError("method 'sopi' is trained on at least one CT; give --ct")
-        learned = camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA)
-        if learned.width != learned.height or learned.width % 16:
-            raise InputError(
-                f"the camera has {learned.width} x {learned.height} pixels; this network learns from squares whose sides are "
-                "multiples of 16"
-            )
+        learned = square_camera(camera or (_PAPER_CAMERA if options.paper_mode else _CAMERA), 16)
         look = AppearanceOptions.clean() if options.paper_mode else AppearanceOptions.domain_randomisation()
-        return SopiTask(subjects, held_out, options, StreamOptions(learned, options.poses, look), training)
+        return SopiTask(self.some_subjects(subjects), held_out, options, StreamOptions(learned, options.poses, look), training)
 
     def network(self, header: dict[str, Any]) -> nn.Module:
         """As the header's architecture says."""

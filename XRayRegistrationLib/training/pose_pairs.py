@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from XRayRegistrationLib.geometry.rigid import moved_towards, relative_motion
 from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
 from XRayRegistrationLib.simulation.subject import Subject
-from XRayRegistrationLib.training.pose_slope import moved_towards, relative_motion
 from XRayRegistrationLib.training.xray_stream import StreamOptions, XRayBatch, XRayStream
 
 Array = NDArray[np.float64]
@@ -73,7 +73,7 @@ class PairStream:
             if rng.random() < self.on_the_way:
                 pose = moved_towards(pose, true, subject.centre_ct, rng.random())
             moving.append(pose)
-            motion.append(relative_motion(pose[None], true[None], subject.centre_ct)[0])
+            motion.append(relative_motion(pose, true, subject.centre_ct))
         return PosePairs(xrays, np.stack(moving), torch.as_tensor(np.stack(motion), dtype=torch.float32, device=device))
 
     def apart(self, count: int, device: torch.device) -> list[PosePairs]:

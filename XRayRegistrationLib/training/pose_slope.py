@@ -7,29 +7,10 @@ true pose, with rho mm for a radian; its slope in (w, v) is -2 (rho^2 log R, dp)
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from XRayRegistrationLib.geometry.rigid import increment_left, rotation_log, transform_points
-
-Array = NDArray[np.float64]
-
 _NEAR = 0.05  # of the unit of length, within which the distance becomes round: 5 mm of 100
-
-
-def relative_motion(moving: Array, true: Array, centre_ct: Array) -> Array:
-    """(N, 6) rad and mm that lead from poses (N, 4, 4) to the true ones: log of the turn, and the centre's shift."""
-    turn = true[:, :3, :3] @ np.swapaxes(moving[:, :3, :3], 1, 2)
-    shift = [transform_points(t, centre_ct) - transform_points(m, centre_ct) for t, m in zip(true, moving, strict=True)]
-    return np.concatenate([np.stack([rotation_log(r) for r in turn]), np.stack(shift)], axis=1)
-
-
-def moved_towards(moving: Array, true: Array, centre_ct: Array, share: float) -> Array:
-    """camera_from_ct (4, 4) that has gone ``share`` of the geodesic from ``moving`` to ``true``."""
-    motion = relative_motion(moving[None], true[None], centre_ct)[0]
-    return increment_left(moving, share * motion, transform_points(moving, centre_ct))
 
 
 def pose_slope(similarity: Tensor, projections: Tensor, jacobian: Tensor) -> Tensor:
