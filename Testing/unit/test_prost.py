@@ -80,7 +80,7 @@ def test_slopes_are_those_of_the_similarity_and_can_be_learned_from(kind: str, s
 
     slope = pose_slope(*similarity(pose))
     numeric = []
-    for step in np.diag([2e-3] * 3 + [0.2] * 3):
+    for step in np.diag([1e-3] * 3 + [0.1] * 3):
         ahead, behind = (similarity(increment_left(pose, sign * step, centre))[0].item() for sign in (1.0, -1.0))
         numeric.append((ahead - behind) / (2.0 * step.sum()))
     scale = np.array([100.0] * 3 + [1.0] * 3)

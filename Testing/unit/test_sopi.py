@@ -26,6 +26,7 @@ from XRayRegistrationLib.networks.sopi import SopiNetwork
 from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
 from XRayRegistrationLib.simulation.subject import Subject
+from XRayRegistrationLib.training.gradient_difference import gradient_difference_loss
 from XRayRegistrationLib.training.headers import poses_header
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -49,11 +50,12 @@ def test_sizes() -> None:
         paper_voxels(128)
     assert perlove_camera().width * perlove_camera().pixel_spacing_mm[0] == pytest.approx(204.4, abs=0.1)  # type: ignore[index]
     assert parameters(PaperInitialPose()) == pytest.approx(0.49e6, rel=0.1)
-    assert parameters(SopiNetwork(published=True, size=32).moving) < 5.4e6  # the paper's 5.35 million
-    for widths in (WIDTHS, LIGHT_WIDTHS):
-        fine, middle, coarse = CompositeEncoder(1, widths)(torch.randn(2, 1, 64, 64))
-        assert fine.shape == middle.shape == (2, widths[0], 16, 16)
-        assert coarse.shape == (2, widths[1], 8, 8)
+    assert parameters(SopiNetwork(published=True, size=32).moving) == pytest.approx(5.35e6, rel=0.1)
+    for widths, halved in ((WIDTHS, True), (LIGHT_WIDTHS, False)):
+        side = 8 if halved else 16
+        fine, middle, coarse = CompositeEncoder(1, widths, halved)(torch.randn(2, 1, 64, 64))
+        assert fine.shape == middle.shape == (2, widths[0], side, side)
+        assert coarse.shape == (2, widths[1], side // 2, side // 2)
 
 
 def test_numbers_and_poses_go_both_ways() -> None:
@@ -108,9 +110,41 @@ def test_every_variant_makes_a_step(subject: Subject, changes: dict) -> None:
     METHOD.network(task.header()).load_state_dict(network.state_dict())
     loss, parts = task.loss(network, task.batch(0, torch.device("cpu")))
     loss.backward()
-    assert set(parts) == {"slope", "value", "direction", "initial"}
+    assert set(parts) == {"slope", "value", "direction", "initial"} | ({"picture"} if changes else set())
     for part in (network.start, network.moving):
         assert max(float(p.grad.abs().max()) for p in part.parameters() if p.grad is not None) > 0
+
+
+def test_the_gradient_difference_by_hand() -> None:
+    ramp = torch.arange(6.0).expand(1, 1, 6, 6)
+    noise = torch.randn(1, 1, 6, 6)
+    assert float(gradient_difference_loss(noise, noise)) == pytest.approx(0.0, abs=1e-6)
+    step = (ramp > 2).float()  # derivatives along x of 0, 1/2, 1/2, 0 in the 4 inner columns, none along y
+    spread = torch.tensor([0.0, 0.5, 0.5, 0.0]).repeat(4).var()
+    halves = spread / (spread + torch.tensor([0.0, 0.5, 0.5, 0.0]).square())
+    wrong = gradient_difference_loss(torch.zeros_like(step), step)
+    assert float(wrong) == pytest.approx(1.0 - (float(halves.mean()) + 1.0) / 2.0, rel=1e-4)
+
+
+def test_the_guess_learns_from_its_picture(subject: Subject) -> None:
+    task = METHOD.task([subject], [], METHOD.options({"paper_mode": True}), replace(OPTIONS, batch_size=2), SMALL)
+    batch = task.batch(0, torch.device("cpu"))
+    true = task.true_numbers(batch.xrays, [subject])
+    numbers = (true + 0.1).requires_grad_()
+    smooth = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.functional.interpolate(smooth, (32, 32), mode="bicubic")
+
+    def at(numbers: torch.Tensor) -> torch.Tensor:
+        return (task.pictures(numbers, batch.xrays, [subject]) * weight).sum((1, 2, 3))
+
+    (slope,) = torch.autograd.grad(at(numbers).sum(), numbers)
+    steps = 0.005 * torch.eye(6)
+    measured = torch.stack([(at(numbers.detach() + step) - at(numbers.detach() - step)) / 0.01 for step in steps], 1)
+    assert float(torch.cosine_similarity(slope, measured).min()) > 0.99  # over steps of 0.005 coarse voxels are not straight
+    torch.testing.assert_close(slope.norm(dim=1), measured.norm(dim=1), rtol=0.1, atol=0.0)
+    wrong = gradient_difference_loss(task.pictures(true + 0.1, batch.xrays, [subject]), batch.xrays.image)
+    right = gradient_difference_loss(task.pictures(true, batch.xrays, [subject]), batch.xrays.image)
+    assert (right < wrong).all()
 
 
 def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject, tmp_path: Path) -> None:

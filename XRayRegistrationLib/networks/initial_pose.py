@@ -13,10 +13,17 @@ from torch import Tensor, nn
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.geometry.rigid import from_rotation_translation, rotation_exp, rotation_log, transform_points
+from XRayRegistrationLib.geometry.rigid import (
+    from_rotation_translation,
+    relative_motion,
+    rotation_exp,
+    rotation_log,
+    transform_points,
+)
 
 Array = NDArray[np.float64]
 
+_STEP = 1e-4  # of the numbers, for their derivatives
 _REACH = 2.0  # of the spread of the poses that are learned, which is half as wide again as theirs
 
 
@@ -57,6 +64,16 @@ class PoseBounds:
         place = np.concatenate([(pixels - foot_px) / focal_px * z, z], axis=1)
         rotation = rotation_exp(turn_and_place[:, :3]) @ self.rotation
         return from_rotation_translation(rotation, place - rotation @ centre_ct)
+
+    def motions(self, numbers: Array, centre_ct: Array, camera: Camera) -> Array:
+        """(N, 6, 6): how the pose moves, in (w, v) about the bone's centre, rad and mm, for each of the numbers (last axis)."""
+        out = np.empty((*numbers.shape, 6))
+        for k in range(6):
+            step = np.zeros(6)
+            step[k] = _STEP
+            before, after = (self.camera_from_ct(numbers + sign * step, centre_ct, camera) for sign in (-1.0, 1.0))
+            out[..., k] = relative_motion(before, after, centre_ct) / (2.0 * _STEP)
+        return out
 
     def numbers(self, camera_from_ct: Array, centre_ct: Array) -> Array:
         """(N, 6) of poses (N, 4, 4) in front of the learned camera; beyond the bounds they are below 0 or above 1."""

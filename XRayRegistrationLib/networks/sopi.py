@@ -30,8 +30,8 @@ class SopiNetwork(SimilarityNetwork):
         self.cube = paper_voxels(size) if published else None
         widths = WIDTHS if published else LIGHT_WIDTHS
         self.start: nn.Module = PaperInitialPose() if published else LightInitialPose()
-        self.moving = CompositeEncoder(1, widths)
-        self.target = CompositeEncoder(1, widths) if published else None
+        self.moving = CompositeEncoder(1, widths, halved=published)
+        self.target = CompositeEncoder(1, widths, halved=published) if published else None
         self.unit = nn.Parameter(torch.zeros(()))  # log of what a unit of distance of features is worth
 
     def features(self, volume: Tensor) -> Tensor:

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from XRayRegistrationLib.geometry.rigid import transform_points
+from XRayRegistrationLib.networks.derivative_images import derivative_images
 from XRayRegistrationLib.networks.initial_pose import PoseBounds, paper_voxels
+from XRayRegistrationLib.networks.similarity_network import levelled
 from XRayRegistrationLib.networks.sopi import SopiNetwork, sopi_network
 from XRayRegistrationLib.solvers.learned_descent import SOPI2024, Descended, Slope, descend, descend_as_published
+from XRayRegistrationLib.training.gradient_difference import gradient_difference_loss
 from XRayRegistrationLib.training.headers import poses_header
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.pose_pairs import PosePairs
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from XRayRegistrationLib.training.xray_stream import StreamOptions, XRayBatch
 
 VOXELS = 64
-_INITIAL, _PRIOR = 20.0, 1e-3  # weights of the initial pose's error and of its distance from the mean; the paper's are not known
+# weights of the initial pose's error, of its distance from the mean, and of its picture's; the paper's are not known
+_INITIAL, _PRIOR, _PICTURE = 20.0, 1e-3, 1.0
 _PAPER_RATE = 1e-4
 
 
@@ -68,7 +73,30 @@ class SopiTask(SimilarityTask):
         true = self.true_numbers(batch.xrays, self.subjects).clamp(0.0, 1.0)
         of_start = (numbers - true).square().mean()
         prior = (numbers - 0.5).square().mean()
-        return of_slope + _INITIAL * of_start + _PRIOR * prior, {**parts, "initial": float(of_start.detach())}
+        parts["initial"] = float(of_start.detach())
+        loss = of_slope + _INITIAL * of_start + _PRIOR * prior
+        if self.published:
+            picture = gradient_difference_loss(self.pictures(numbers, batch.xrays, self.subjects), batch.xrays.image).mean()
+            parts["picture"] = float(picture.detach())
+            loss = loss + _PICTURE * picture
+        return loss, parts
+
+    def pictures(self, numbers: Tensor, xrays: XRayBatch, subjects: Sequence[Subject]) -> Tensor:
+        """(N, 1, H, W), standardised: the bone from the initial poses, to first order in their numbers (N, 6)."""
+        camera = self.stream_options.camera
+        out = []
+        for row, number in zip(numbers, xrays.subject, strict=True):
+            subject = subjects[number]
+            volume, at = self.volumes[id(subject)], row.detach().double().cpu().numpy()[None]
+            pose = self.bounds.camera_from_ct(at, subject.centre_ct, camera)
+            centre = transform_points(pose[0], subject.centre_ct)[None]
+            with torch.no_grad():
+                image, jacobian = derivative_images(
+                    self.values(subject, numbers.device), volume.ct_from_ijk, camera, pose, centre, float(volume.spacing_mm.min())
+                )
+            motions = row.new_tensor(self.bounds.motions(at, subject.centre_ct, camera)[0])
+            out.append(image + torch.einsum("nckhw,k->nchw", jacobian, motions @ (row - row.detach())))
+        return levelled(torch.cat(out))
 
     def true_numbers(self, xrays: XRayBatch, subjects: Sequence[Subject]) -> Tensor:
         """(N, 6) that the initialisation is to give."""
