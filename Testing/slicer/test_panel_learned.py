@@ -43,21 +43,22 @@ def test_without_weights_the_panel_says_what_to_do(panel, phantom) -> None:
     assert "has no weights for this CT; train it (in Slicer's panel under Training" in " ".join(panel.said) + panel.words
 
 
-def test_train_and_register(panel, phantom) -> None:
+@pytest.mark.parametrize("method", ["scene_coordinates", "prost", "sopi"])
+def test_train_and_register(panel, phantom, method) -> None:
     ct, (xray,) = add_case(panel, phantom)
-    job = panel.widget.logic.startTraining(ct, "scene_coordinates", minutes=0.05)
+    job = panel.widget.logic.startTraining(ct, method, minutes=0.05)
     deadline, texts = time.monotonic() + 300, set()
     while (progress := job.poll()).state == RUNNING:
         assert time.monotonic() < deadline
         texts.add(progress.text)
         time.sleep(0.02)
     assert progress.state == DONE, progress.message
-    assert progress.result == weights_folder() / "scene_coordinates-phantom.safetensors"
+    assert progress.result == weights_folder() / f"{method}-phantom.safetensors"
     assert any("images/s" in text or "trained" in text for text in texts)
-    panel.choose(panel.ui.trainingComboBox, "scene_coordinates")
+    panel.choose(panel.ui.trainingComboBox, method)
     panel.events(0.05)
     assert panel.ui.trainButton.text == "Resume training"
-    panel.choose(panel.ui.methodComboBox, "scene_coordinates")
+    panel.choose(panel.ui.methodComboBox, method)
     panel.register()
     panel.until_idle()
     # three seconds teach a network nothing: the search comes after it, and the check decides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import Candidate, Proposal, get_method
 from XRayRegistrationLib.methods.learned import NothingProposedError
+from XRayRegistrationLib.networks import weights_store
 from XRayRegistrationLib.networks.network_input import network_view, pixels_from_cells, standardised
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
 from XRayRegistrationLib.networks.weights_file import write_weights
@@ -65,11 +67,23 @@ def test_weights_of_this_ct_are_found_and_others_are_not(ct: Volume, model: Bone
     write(home / "other.safetensors", other)
     write_weights(home / "half.training.safetensors", {}, {"method": "scene_coordinates"})
     (home / "junk.safetensors").write_bytes(b"junk")
-    assert find_weights("scene_coordinates", fingerprint(ct)) is None
+    assert find_weights("scene_coordinates", fingerprint(ct), its_own=True) is None
     right = write(home / "right.safetensors", ct)
-    assert find_weights("scene_coordinates", fingerprint(ct)) == right
-    assert find_weights("posenet", None) is None
+    assert find_weights("scene_coordinates", fingerprint(ct), its_own=True) == right
+    assert find_weights("posenet", fingerprint(ct), its_own=True) is None
     assert METHOD.prepare(ct, model, METHOD.options()).data["weights"] == str(right)
+
+
+def test_of_weights_for_any_ct_those_that_learned_this_one_come_first(
+    ct: Volume, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = Volume(ct.values + 7, ct.ras_from_ijk)
+    monkeypatch.setattr(weights_store, "_PACKAGED", tmp_path)
+    packaged = write(tmp_path / "packaged.safetensors", ct)
+    old, new = (write(home / f"{n}.safetensors", Volume(ct.values + n, ct.ras_from_ijk)) for n in (5, 6))
+    os.utime(old, (1, 1))
+    assert find_weights("scene_coordinates", fingerprint(ct), its_own=False) == packaged
+    assert find_weights("scene_coordinates", fingerprint(stranger), its_own=False) == new
 
 
 @pytest.mark.parametrize(

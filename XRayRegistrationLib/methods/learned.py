@@ -142,7 +142,7 @@ class LearnedMethod(Method):
         _require_torch()
         mark = fingerprint(ct)
         specific = self.serves_its_own_cts_only(options)
-        path = options.weights or find_weights(self.name, mark if specific else None)
+        path = options.weights or find_weights(self.name, mark, its_own=specific)
         if path is None:
             what = "this CT" if specific else "any CT"
             raise InputError(

@@ -17,20 +17,25 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XRAYREGISTRATION_HOME") or Path.home() / ".xrayregistration") / "weights"
 
 
-def find_weights(method: str, ct_fingerprint: str | None) -> Path | None:
-    """The newest weights of a method for a CT (None: for any), or None; the user's before the packaged."""
-    for folder in (weights_folder(), _PACKAGED):
-        if not folder.is_dir():
-            continue
-        files = [f for f in folder.glob("*.safetensors") if not f.name.endswith(".training.safetensors")]
-        for file in sorted(files, key=lambda f: (-f.stat().st_mtime, f.name)):
+def find_weights(method: str, ct_fingerprint: str, its_own: bool) -> Path | None:
+    """The weights of a method that suit a CT best: that learned it, then the user's before the packaged, then the newest.
+
+    Args:
+        its_own: only those that learned this CT will do.
+    """
+    found = []
+    for place, folder in enumerate((weights_folder(), _PACKAGED)):
+        for file in folder.glob("*.safetensors") if folder.is_dir() else ():
+            if file.name.endswith(".training.safetensors"):
+                continue
             try:
                 header = read_header(file)
             except InputError:
                 continue  # somebody else's file
-            if header.get("method") == method and (ct_fingerprint is None or ct_fingerprint in fingerprints(header)):
-                return file
-    return None
+            stranger = ct_fingerprint not in fingerprints(header)
+            if header.get("method") == method and not (its_own and stranger):
+                found.append((stranger, place, -file.stat().st_mtime, file.name, file))
+    return min(found)[-1] if found else None
 
 
 def fingerprints(header: dict[str, Any]) -> list[str]:
