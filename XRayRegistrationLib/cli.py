@@ -180,6 +180,8 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     recipe.add_argument("--encoder-weights", default=None, metavar="FILE",
                         help="DINOv2 ViT-S/14 to start rayemb --paper-mode from")  # fmt: skip
     recipe.add_argument("--poses", default=None, metavar="NAME", help="distribution of the poses, such as scr, rayemb, uniform")
+    recipe.add_argument("--set", action="extend", nargs="+", default=None, metavar="NAME=VALUE",
+                        help="any other option of the method, such as variant=miccai2020")  # fmt: skip
     recipe.add_argument("--camera", default=None, metavar="CAM", help="camera.json of the X-rays to come")
     recipe.add_argument("--batch-size", type=_whole, default=None, metavar="N", help="images an iteration (default 16)")
     recipe.add_argument("--learning-rate", type=_positive, default=None, metavar="X",

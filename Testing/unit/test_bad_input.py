@@ -144,6 +144,9 @@ def test_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train = ["train", "scene_coordinates", "--ct", ct, "--out", out]
     refused(capfd, ["train", "scene_coordinate", "--ct", ct], "did you mean 'scene_coordinates'")
     refused(capfd, ["train", "diffdrr", "--ct", ct, "--out", out], "learns nothing")
+    refused(capfd, ["train", "prost", "--ct", ct, "--out", out, "--set", "variant"], "allowed is NAME=VALUE")
+    refused(capfd, ["train", "prost", "--ct", ct, "--out", out, "--set", "variant=miccai"], "one of 'tmi2024', 'miccai2020'")
+    refused(capfd, ["train", "prost", "--ct", ct, "--out", out, "--set", "volum=full"], "did you mean 'volume'")
     refused(capfd, [*train[:3], "nothing.nii", "--out", out], "nothing.nii", "does not exist")
     refused(capfd, [*train, "--minutes", "1", "--iterations", "5"], "give one of them")
     refused(capfd, [*train, "--iterations", "0"], "allowed is a number above 0")

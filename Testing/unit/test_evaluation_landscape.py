@@ -80,6 +80,8 @@ def test_a_distance_is_lowest_at_the_truth_and_goes_with_the_distance(source: Si
         assert baseline.correlation < 0.95
     assert landscapes(source, [MethodRun("diffdrr", "diffdrr")], 2) == []
     assert landscapes(source, [MethodRun("knows", "prost")], 0) == []
+    broken = MethodRun("broken", "sopi", {"weights": "nowhere.safetensors"})  # its cases say why; the others are shown
+    assert [x.method for x in landscapes(source, [broken, MethodRun("knows", "prost")], 1)] == ["knows", BASELINE]
     flat = Landscape("flat", "ct", 0, np.zeros((6, 21)), np.arange(3.0), np.ones(3))
     assert flat.correlation == 0.0
 

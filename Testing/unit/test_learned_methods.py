@@ -86,6 +86,18 @@ def test_of_weights_for_any_ct_those_that_learned_this_one_come_first(
     assert find_weights("scene_coordinates", fingerprint(stranger), its_own=False) == new
 
 
+def test_paper_mode_takes_weights_of_the_published_network_alone(ct: Volume, model: BoneModel, home: Path) -> None:
+    light = write(home / "light.safetensors", ct)
+    with pytest.raises(InputError, match="no weights for this CT of the published network"):
+        METHOD.prepare(ct, model, METHOD.options({"paper_mode": True}))
+    with pytest.raises(InputError, match="not of the published network that paper_mode asks for"):
+        METHOD.prepare(ct, model, METHOD.options({"paper_mode": True, "weights": str(light)}))
+    published = write(home / "published.safetensors", ct, architecture={"paper_mode": True, "widths": [4, 8], "stem": 2})
+    os.utime(published, (1, 1))
+    assert find_weights("scene_coordinates", fingerprint(ct), True) == light
+    assert find_weights("scene_coordinates", fingerprint(ct), True, lambda h: h["architecture"]["paper_mode"]) == published
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress.between(0.0, 0.9),
             )
             progress(0.9, "looking around the truth")
-            found = landscapes(source, runs, args.landscapes, args.seed)
+            found = landscapes(source, runs, min(args.landscapes, args.cases or args.landscapes), args.seed)
             files = write_scores(store, source, args.failures, args.backend, args.seed, progress.between(0.9, 1.0), found)
         except KeyboardInterrupt:
             progress.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _method_options(args: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {}
+    for text in args.set or []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"--set {text}: allowed is NAME=VALUE, such as variant=miccai2020 or on_the_way=0.5")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value  # a word
     if args.paper_mode:
         options["paper_mode"] = True
     if args.poses is not None:

@@ -73,9 +73,12 @@ def landscapes(source: CaseSource, runs: Sequence[MethodRun], cases: int, seed: 
         prepared = {}
         for run in chosen:
             method = METHODS[run.method]
-            prepared[run.label] = method.prepare(patient.ct, patient.bone, method.options(run.options))
+            try:
+                prepared[run.label] = method.prepare(patient.ct, patient.bone, method.options(run.options))
+            except XRayRegistrationError:
+                continue  # every one of its cases says so
         for number in source.numbers(name, cases):
-            found += of_case(source.case(name, number), chosen, prepared, seed)
+            found += of_case(source.case(name, number), [r for r in chosen if r.label in prepared], prepared, seed)
     return found
 
 
@@ -102,7 +105,10 @@ def of_case(case: Case, runs: Sequence[MethodRun], prepared: dict[str, Prepared]
                 images = render(volume, view.camera, at, step_mm=float(volume.spacing_mm.min()))  # noqa: B023 (called at once)
                 return np.array([1.0 - gradient_ncc(made, image, view.field) for made in images])  # noqa: B023
 
-            out.append(_landscape(BASELINE, case, poses, unlike, centre))
+            try:
+                out.append(_landscape(BASELINE, case, poses, unlike, centre))
+            except XRayRegistrationError:
+                continue  # a field too small for gradients
     return out
 
 
@@ -127,8 +133,9 @@ def _poses(case: Case, centre_ct: Array, seed: int) -> Array:
 def _landscape(
     label: str, case: Case, poses: Array, value: Callable[[Array], Array], centre_ct: Array
 ) -> Landscape:
-    values = value(poses)
+    values = np.asarray(value(poses), dtype=np.float64)
+    values = np.minimum(values, values[np.isfinite(values)].max(initial=-np.inf))  # nothing in view: as unlike as the worst
     motions = relative_motion(poses[-_STARTS:], case.camera_from_ct, centre_ct)
     distance = np.linalg.norm(motions * ([_MM_PER_RAD] * 3 + [1.0] * 3), axis=1)
-    along = np.asarray(values[:-_STARTS], dtype=np.float64).reshape(len(AXES), _STEPS)
-    return Landscape(label, case.ct, case.number, along, distance, np.asarray(values[-_STARTS:], dtype=np.float64))
+    along = values[:-_STARTS].reshape(len(AXES), _STEPS)
+    return Landscape(label, case.ct, case.number, along, distance, values[-_STARTS:])

@@ -144,6 +144,10 @@ class FixedLandmarks(LearnedMethod):
 
         return landmark_network(header["architecture"])
 
+    def published(self, architecture: dict[str, Any], options: Any) -> bool:
+        """By the network's name."""
+        return bool(architecture.get("network") == self.recipe(True)[0].network)
+
     def serves_its_own_cts_only(self, options: Any) -> bool:
         """Unless the CT at hand brings its landmarks."""
         return options.landmarks is None

@@ -120,7 +120,7 @@ class LearnedMethod(Method):
 
         Args:
             held_out: CTs to validate on; where there are none, poses that were not trained on are.
-            camera: that the network looks through; None is a C-arm's, 128 x 128 pixels of 2.33 mm.
+            camera: that the network looks through; None is a C-arm's, as the method has it.
 
         Raises:
             InputError: what the method needs is not there, or see ``fit``.
@@ -142,9 +142,14 @@ class LearnedMethod(Method):
         _require_torch()
         mark = fingerprint(ct)
         specific = self.serves_its_own_cts_only(options)
-        path = options.weights or find_weights(self.name, mark, its_own=specific)
+
+        def suits(header: dict[str, Any]) -> bool:
+            return not options.paper_mode or self.published(header.get("architecture", {}), options)
+
+        path = options.weights or find_weights(self.name, mark, specific, suits)
         if path is None:
             what = "this CT" if specific else "any CT"
+            what += " of the published network (paper_mode)" if options.paper_mode else ""
             raise InputError(
                 f"method {self.name!r} has no weights for {what}; train it (in Slicer's panel under Training, in a shell with "
                 f"xrayreg train {self.name} --ct CT), or use method 'diffdrr', which needs no training"
@@ -153,6 +158,11 @@ class LearnedMethod(Method):
         if header.get("method") != self.name:
             raise InputError(
                 f"the weights {path} are of method {header.get('method')!r}; give weights of {self.name!r}, or choose that method"
+            )
+        if not suits(header):
+            raise InputError(
+                f"the weights {path} are not of the published network that paper_mode asks for; leave paper_mode away, or give "
+                "weights that were trained with it"
             )
         if specific and mark not in fingerprints(header):
             names = ", ".join(str(c.get("name")) for c in header.get("cts", [])) or "another CT"
@@ -165,8 +175,12 @@ class LearnedMethod(Method):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise InputError(f"the weights {path} do not fit their own header ({first}); train them anew") from error
-        data = {"network": network.eval(), "header": header, "weights": str(path)}
+        data = {"network": network.eval().requires_grad_(False), "header": header, "weights": str(path)}
         return Prepared(self.name, ct, bone, options, {**data, **self.prepare_ct(ct, bone, options, data, progress)})
+
+    def published(self, architecture: dict[str, Any], options: Any) -> bool:
+        """Whether weights with such an architecture are of the network that these options have in paper_mode."""
+        return bool(architecture.get("paper_mode", architecture.get("published")))
 
     def serves_its_own_cts_only(self, options: Any) -> bool:
         """Whether weights are for the CTs that they were trained on, and for no other."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods.base import Prepared, Progress
+from XRayRegistrationLib.methods.base import Array, Prepared, Progress
 from XRayRegistrationLib.methods.learned import LearnedMethod, NothingProposedError
 
 if TYPE_CHECKING:
     from XRayRegistrationLib.networks.network_input import NetworkView
-    from XRayRegistrationLib.solvers.learned_descent import Slope
+    from XRayRegistrationLib.solvers.learned_descent import Descended, Slope
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,18 @@ class LearnedSimilarityMethod(LearnedMethod):
         centre = prepared.bone.centroid
         slope = similarity_slope(data["network"], data["features"], data["volume"], view.image, view.camera, centre)
         return SlopeOfView(view, slope)
+
+    def ended(self, descended: Descended) -> list[tuple[Array, float, str]]:
+        """Where descents ended, lowest first, as ``propose_view`` gives it.
+
+        Raises:
+            NothingProposedError: no pose on the way showed the CT.
+        """
+        found = [
+            (pose, float(cost), "down the learned similarity")
+            for pose, cost in zip(descended.camera_from_ct, descended.similarity, strict=True)
+            if np.isfinite(cost)
+        ]
+        if not found:
+            raise NothingProposedError("from where the descents began, the X-ray's camera sees nothing of the CT")
+        return found

@@ -46,7 +46,7 @@ class ProstOptions:
         finish: our refinement of where the descents end, or CMA-ES from the lowest of them, as the papers have it.
         cma_es: its settings.
         poses, moving: what is trained on, names in simulation.pose_samplers.POSE_SAMPLERS: of the X-rays, and of the
-            poses beside them.
+            poses beside them; None is all starts that the papers test from, and in paper_mode what they train on.
         on_the_way: share of the poses beside that are moved part of the way to the true one, as a descent would.
             paper_mode has none.
         volume: the network sees the bone, or the whole CT.
@@ -62,7 +62,7 @@ class ProstOptions:
     finish: Literal["refinement", "cma_es"] = "refinement"
     cma_es: CmaEsOptions = field(default_factory=CmaEsOptions.prost_benchmark)
     poses: str = "prost"
-    moving: str = "prost-start"
+    moving: str | None = None
     on_the_way: float = 0.7
     volume: Literal["bone", "full"] = "bone"
     volume_network: bool = True
@@ -108,6 +108,10 @@ class Prost(LearnedSimilarityMethod):
 
         return prost_network(header["architecture"])
 
+    def published(self, architecture: dict[str, Any], options: ProstOptions) -> bool:
+        """Of the variant that is asked for."""
+        return architecture.get("kind") == options.variant
+
     def propose(
         self,
         xrays: Sequence[XRay],
@@ -141,11 +145,7 @@ class Prost(LearnedSimilarityMethod):
         similarity = self.slope_of(xray, prepared)
         starts = self._starts(prepared, similarity.view.camera, seed, start)
         kind = prepared.data["header"]["architecture"]["kind"]
-        ended = prost_descent(kind, similarity.slope, starts, prepared.bone.centroid)
-        return [
-            (pose, float(cost), "down the learned similarity")
-            for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)
-        ]
+        return self.ended(prost_descent(kind, similarity.slope, starts, prepared.bone.centroid))
 
     def _starts(self, prepared: Prepared, camera: Camera, seed: int, start: Array | None) -> Array:
         """The given start and others like the poses that the network learned beside, or such poses alone."""

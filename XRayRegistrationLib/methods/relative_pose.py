@@ -40,7 +40,7 @@ class RelativePoseOptions:
         weights: of a training on any CTs; None looks for some.
         search_on_failure: search without the network where nothing that it proposes verifies.
         poses, moving: what is trained on, names in simulation.pose_samplers.POSE_SAMPLERS: of the X-rays, and of the
-            poses beside them.
+            poses beside them; None is all starts that ProST tests from, and in paper_mode what it trains on.
         on_the_way: share of the poses beside that are moved part of the way to the true one. paper_mode has none.
     """
 
@@ -48,7 +48,7 @@ class RelativePoseOptions:
     weights: str | None = None
     search_on_failure: bool = True
     poses: str = "prost"
-    moving: str = "prost-start"
+    moving: str | None = None
     on_the_way: float = 0.7
 
 

@@ -103,8 +103,4 @@ class Sopi(LearnedSimilarityMethod):
         if not prepared.options.descend:
             return [(guess[0], float(similarity.slope(guess)[0][0]), "the network's guess")]
         starts = guess if start is None else np.concatenate([guess, start[None]])
-        ended = sopi_descent(header["architecture"]["published"], similarity.slope, starts, centre)
-        return [
-            (pose, float(cost), "down the learned similarity")
-            for pose, cost in zip(ended.camera_from_ct, ended.similarity, strict=True)
-        ]
+        return self.ended(sopi_descent(header["architecture"]["published"], similarity.slope, starts, centre))

@@ -100,7 +100,7 @@ def paper_voxels(size: int) -> int:
     """
     cells = round((size / 4) ** (2 / 3))
     if cells**3 != (size // 4) ** 2 or size % 4:
-        raise InputError(f"the camera has {size} pixels; SOPI's published initialisation takes 32, 108 or 256")
+        raise InputError(f"the camera has {size} pixels; SOPI's published initialisation takes 32 or 256")
     return 8 * cells
 
 

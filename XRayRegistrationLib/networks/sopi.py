@@ -26,21 +26,24 @@ class SopiNetwork(SimilarityNetwork):
 
     def __init__(self, published: bool, size: int) -> None:
         super().__init__()
-        self.published = published
         self.cube = paper_voxels(size) if published else None
         widths = WIDTHS if published else LIGHT_WIDTHS
         self.start: nn.Module = PaperInitialPose() if published else LightInitialPose()
         self.moving = CompositeEncoder(1, widths, halved=published)
         self.target = CompositeEncoder(1, widths, halved=published) if published else None
-        self.unit = nn.Parameter(torch.zeros(()))  # log of what a unit of distance of features is worth
+        # log of what a unit of distance of features is worth
+        self.unit = None if published else nn.Parameter(torch.zeros(()))
 
     def features(self, volume: Tensor) -> Tensor:
         """The volume as it is: SOPI has no network on it."""
         return volume
 
     def guess(self, volume: Tensor, xray: Tensor) -> Tensor:
-        """Numbers (N, 6) of initial_pose.PoseBounds; the published network sees a cube with the bone in its middle."""
+        """Numbers (N, 6) of initial_pose.PoseBounds; the published network sees a cube with the bone in its middle, whole."""
         if self.cube is not None:
+            if max(volume.shape[1:]) > self.cube:
+                size = [round(n * self.cube / max(volume.shape[1:])) for n in volume.shape[1:]]
+                volume = F.interpolate(volume[None], size, mode="trilinear")[0]
             margins = [self.cube - n for n in volume.shape[:0:-1]]
             volume = F.pad(volume, [m for margin in margins for m in (margin // 2, margin - margin // 2)])
         out: Tensor = self.start(volume, xray)
@@ -59,7 +62,7 @@ class SopiNetwork(SimilarityNetwork):
             weight = F.adaptive_avg_pool2d(mask, moving.shape[-2:])
             distance = (moving - target).square().mean(1, keepdim=True)
             total = total + (weight * distance).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-3)
-        return total if self.published else (total + 1e-4).sqrt() * self.unit.exp()
+        return total if self.unit is None else (total + 1e-4).sqrt() * self.unit.exp()
 
 
 def sopi_network(architecture: dict[str, Any]) -> SopiNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XRAYREGISTRATION_HOME") or Path.home() / ".xrayregistration") / "weights"
 
 
-def find_weights(method: str, ct_fingerprint: str, its_own: bool) -> Path | None:
+def find_weights(
+    method: str, ct_fingerprint: str, its_own: bool, suits: Callable[[dict[str, Any]], bool] = lambda header: True
+) -> Path | None:
     """The weights of a method that suit a CT best: that learned it, then the user's before the packaged, then the newest.
 
     Args:
         its_own: only those that learned this CT will do.
+        suits: whether weights with such a header will.
     """
     found = []
     for place, folder in enumerate((weights_folder(), _PACKAGED)):
@@ -33,7 +37,7 @@ def find_weights(method: str, ct_fingerprint: str, its_own: bool) -> Path | None
             except InputError:
                 continue  # somebody else's file
             stranger = ct_fingerprint not in fingerprints(header)
-            if header.get("method") == method and not (its_own and stranger):
+            if header.get("method") == method and not (its_own and stranger) and suits(header):
                 found.append((stranger, place, -file.stat().st_mtime, file.name, file))
     return min(found)[-1] if found else None
 

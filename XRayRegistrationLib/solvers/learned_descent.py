@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_AT_ONCE = 16  # poses, whose activations are kept until their slope is known
 _SETTLED = 10  # similarities in a row that hardly change
 #: similarity (n,) and its slope (n, 6) in (rad, mm) about the bone's centre at poses (n, 4, 4)
 Slope = Callable[[Array], tuple[Array, Array]]
@@ -79,10 +80,10 @@ class Descended:
 def similarity_slope(
     network: SimilarityNetwork, features: Tensor, volume: AttenuationVolume, image: Tensor, camera: Camera, centre_ct: Array
 ) -> Slope:
-    """The slope of a network's similarity with one X-ray.
+    """The slope of a network's similarity with one X-ray; poses that show nothing of the CT have the similarity infinity.
 
     Args:
-        features: (3, nk, nj, ni), of the network, of ``volume``.
+        features: (C, nk, nj, ni), of the network, of ``volume``.
         image: (1, 1, H, W), standardised. camera: of it.
     """
     import torch
@@ -91,16 +92,22 @@ def similarity_slope(
 
     step_mm = float(volume.spacing_mm.min())
 
-    def slope(camera_from_ct: Array) -> tuple[Array, Array]:
+    def some(camera_from_ct: Array) -> tuple[Array, Array]:
         centre = np.stack([transform_points(pose, centre_ct) for pose in camera_from_ct])
         with torch.no_grad():
             projections, jacobian = derivative_images(features, volume.ct_from_ijk, camera, camera_from_ct, centre, step_mm)
+            empty = (projections == 0).flatten(1).all(1).cpu().numpy()
         with torch.enable_grad():
             projections.requires_grad_()
             similarity = network.similarity(projections, image.expand(len(projections), -1, -1, -1))
             (of_image,) = torch.autograd.grad(similarity.sum(), projections)
         gradient = torch.einsum("nchw,nckhw->nk", of_image, jacobian)
-        return similarity.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
+        return np.where(empty, np.inf, similarity.detach().double().cpu().numpy()), gradient.double().cpu().numpy()
+
+    def slope(camera_from_ct: Array) -> tuple[Array, Array]:
+        parts = [some(camera_from_ct[n : n + _AT_ONCE]) for n in range(0, len(camera_from_ct), _AT_ONCE)]
+        similarity, gradient = zip(*parts, strict=True)
+        return np.concatenate(similarity), np.concatenate(gradient)
 
     return slope
 
@@ -131,14 +138,20 @@ def descend(slope: Slope, starts: Array, centre_ct: Array, options: DescentOptio
     return Descended(best[order], lowest[order])
 
 
-def descend_as_published(slope: Slope, starts: Array, centre_ct: Array, published: PublishedDescent) -> Descended:
-    """Every start where its descent ended, lowest similarity first; a start does not remember where it was lower."""
+def descend_as_published(
+    slope: Slope, starts: Array, centre_ct: Array, published: PublishedDescent, most_steps: int | None = None
+) -> Descended:
+    """Every start where its descent ended, lowest similarity first; a start does not remember where it was lower.
+
+    Args:
+        most_steps: fewer than the paper's; None for all.
+    """
     unit = np.array([1.0] * 3 + [published.length_mm] * 3)
     poses, velocity = np.array(starts), np.zeros((len(starts), 6))
     seen: list[Array] = []
-    for number in range(published.steps):
+    for number in range(min(published.steps, most_steps or published.steps)):
         similarity, gradient = slope(poses)
-        seen.append(similarity)
+        seen.append(np.where(np.isfinite(similarity), similarity, 0.0))  # what sees nothing of the CT stays where it is
         if published.still and len(seen) >= _SETTLED and (np.std(seen[-_SETTLED:], axis=0) < published.still).all():
             break
         rate = published.rate * 0.5 ** (number // published.halved_every if published.halved_every else 0)

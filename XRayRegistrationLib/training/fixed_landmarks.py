@@ -147,7 +147,7 @@ class FixedLandmarksTask(Task):
     def validate(self, network: nn.Module, device: torch.device) -> Validation:
         """Median mTRE of the proposed poses, of X-rays from other poses or of other CTs."""
         if not self._judged:
-            self._judged = [self.held_out.batch(n * self.stream_options.apart, device) for n in range(_VALIDATION_BATCHES)]
+            self._judged = [self.held_out.batch(n, device) for n in range(_VALIDATION_BATCHES)]
         found: list[Any] = []
         true, surfaces = [], []
         camera = self.stream_options.camera

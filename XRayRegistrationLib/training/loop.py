@@ -91,13 +91,15 @@ class _Run:
         mixed = options.precision == "bf16" or (
             options.precision == "auto" and task.mixed_precision and fast_bfloat16(device)
         )
+        together = options.devices > 1 or options.nodes > 1
         self.fabric = Fabric(
             accelerator=device.type,
+            strategy="ddp_find_unused_parameters_true" if together else "auto",  # the last bias of a slope is never used
             devices=options.devices,
             num_nodes=options.nodes,
             precision="bf16-mixed" if mixed else "32-true",
         )
-        if options.devices > 1 or options.nodes > 1:
+        if together:
             self.fabric.launch()
         torch.manual_seed(options.seed)
         network = _channels_last(task.network())
@@ -189,7 +191,8 @@ class _Run:
         loss, parts = self.task.loss(self.network, batch)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.bare.parameters(), self.options.gradient_norm)
+        longest = self.task.gradient_norm if self.options.gradient_norm is None else self.options.gradient_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.bare.parameters(), longest)
         finite = bool(torch.isfinite(norm))
         if finite:
             self.optimizer.step()

@@ -20,7 +20,7 @@ class TrainingOptions:
         learning_rate: at its highest, after ``warmup``; None is the method's own.
         warmup: iterations over which the learning rate rises.
         weight_decay: of AdamW.
-        gradient_norm: to which longer gradients are cut.
+        gradient_norm: to which longer gradients are cut; None is the method's own.
         averaging: decay an iteration of the running average of the weights, which is what is validated and kept.
         validate_every: iterations between validations.
         patience: validations without a better one, while the learning rate falls, after which training ends early.
@@ -38,7 +38,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     warmup: int = 200
     weight_decay: float = 1e-2
-    gradient_norm: float = 1.0
+    gradient_norm: float | None = None
     averaging: float = 0.998
     validate_every: int = 500
     patience: int = 20

@@ -21,6 +21,11 @@ _MOVING = 2  # of the random numbers
 _VALIDATION_SEED = 1 << 20
 
 
+def moving_poses(given: str | None, paper_mode: bool) -> str:
+    """Name of the distribution of the poses beside: as given, or what ProST tests from, or what it trains on."""
+    return given or ("prost-moving" if paper_mode else "prost-start")
+
+
 @dataclass(frozen=True)
 class PosePairs:
     """X-rays, and a pose beside each one's own.
@@ -75,7 +80,3 @@ class PairStream:
             moving.append(pose)
             motion.append(relative_motion(pose, true, subject.centre_ct))
         return PosePairs(xrays, np.stack(moving), torch.as_tensor(np.stack(motion), dtype=torch.float32, device=device))
-
-    def apart(self, count: int, device: torch.device) -> list[PosePairs]:
-        """``count`` batches that share no geometry."""
-        return [self.batch(n * self.options.apart, device) for n in range(count)]

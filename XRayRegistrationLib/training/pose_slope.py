@@ -73,7 +73,6 @@ def direction_loss(slope: Tensor, motion: Tensor) -> Tensor:
     return loss
 
 
-def points_to_the_truth(slope: Tensor, motion: Tensor, length_mm: float) -> Tensor:
-    """(N,) bool, whether a small step down the slope brings the pose nearer: both in mm, a radian counting ``length_mm``."""
-    unit = slope.new_tensor([length_mm] * 3 + [1.0] * 3)
-    return ((slope / unit) * (motion * unit)).sum(1) < 0
+def points_to_the_truth(slope: Tensor, motion: Tensor) -> Tensor:
+    """(N,) bool, whether a small step along the motion to the truth goes down the slope; both (N, 6), whatever their units."""
+    return (slope * motion).sum(1) < 0

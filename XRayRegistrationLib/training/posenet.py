@@ -106,7 +106,7 @@ class PoseNetTask(Task):
     def validate(self, network: nn.Module, device: torch.device) -> Validation:
         """Median mTRE, of X-rays from other poses."""
         if not self._judged:
-            self._judged = [self.held_out.batch(n * self.stream_options.apart, device) for n in range(_VALIDATION_BATCHES)]
+            self._judged = [self.held_out.batch(n, device) for n in range(_VALIDATION_BATCHES)]
         found: list[Any] = []
         true = []
         for batch in self._judged:

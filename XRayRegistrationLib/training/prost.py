@@ -18,9 +18,9 @@ from XRayRegistrationLib.solvers.learned_descent import (
     descend_as_published,
 )
 from XRayRegistrationLib.training.options import TrainingOptions
-from XRayRegistrationLib.training.pose_pairs import PosePairs
+from XRayRegistrationLib.training.pose_pairs import PosePairs, moving_poses
 from XRayRegistrationLib.training.pose_slope import direction_loss, geodesic_loss
-from XRayRegistrationLib.training.similarity import LENGTH_MM, Array, SimilarityTask
+from XRayRegistrationLib.training.similarity import LENGTH_MM, VALIDATION_STEPS, Array, SimilarityTask
 
 if TYPE_CHECKING:
     from XRayRegistrationLib.methods.prost import ProstOptions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from XRayRegistrationLib.training.xray_stream import StreamOptions
 
 VOXELS, PAPER_VOXELS = 64, 128  # on the volume's longest side
-_PAPER_RATE = 1e-4
+_PAPER_RATE, _PAPER_NORM = 1e-4, 10.0
 
 
 class ProstTask(SimilarityTask):
@@ -52,9 +52,11 @@ class ProstTask(SimilarityTask):
         training: TrainingOptions,
     ) -> None:
         self.options = options
+        self.gradient_norm = _PAPER_NORM if options.paper_mode else self.gradient_norm
         voxels = PAPER_VOXELS if options.paper_mode else VOXELS
         on_the_way = 0.0 if options.paper_mode else options.on_the_way
-        super().__init__(subjects, held_out, stream, options.moving, on_the_way, options.volume, voxels, training)
+        moving = moving_poses(options.moving, options.paper_mode)
+        super().__init__(subjects, held_out, stream, moving, on_the_way, options.volume, voxels, training)
         self.kind = options.variant if options.paper_mode else "light"
         self._header["architecture"] = {
             "kind": self.kind, "size": stream.camera.width, "volume_network": options.volume_network
@@ -83,12 +85,12 @@ class ProstTask(SimilarityTask):
         return super().optimizer(network, options)
 
     def descend(self, slope: Slope, starts: Array, centre_ct: Array) -> Descended:
-        """By the descent that belongs to the network."""
-        return prost_descent(self.kind, slope, starts, centre_ct)
+        """By the descent that belongs to the network, cut short."""
+        return prost_descent(self.kind, slope, starts, centre_ct, VALIDATION_STEPS)
 
 
-def prost_descent(kind: str, slope: Slope, starts: Array, centre_ct: Array) -> Descended:
+def prost_descent(kind: str, slope: Slope, starts: Array, centre_ct: Array, most_steps: int | None = None) -> Descended:
     """Ours for the light network, a paper's for its own."""
     if kind == "light":
         return descend(slope, starts, centre_ct)
-    return descend_as_published(slope, starts, centre_ct, TMI2024 if kind == "tmi2024" else MICCAI2020)
+    return descend_as_published(slope, starts, centre_ct, TMI2024 if kind == "tmi2024" else MICCAI2020, most_steps)

@@ -14,7 +14,7 @@ from XRayRegistrationLib.networks.relative_pose import LENGTH_MM, Kind, Relative
 from XRayRegistrationLib.solvers.learned_steps import projected, rotations_and_places, walk
 from XRayRegistrationLib.training.headers import camera_header, ct_header, poses_header
 from XRayRegistrationLib.training.options import TrainingOptions
-from XRayRegistrationLib.training.pose_pairs import PairStream, PosePairs
+from XRayRegistrationLib.training.pose_pairs import PairStream, PosePairs, moving_poses
 from XRayRegistrationLib.training.pose_slope import rotation_angle
 from XRayRegistrationLib.training.similarity import network_volume
 from XRayRegistrationLib.training.task import Task, Validation
@@ -58,14 +58,15 @@ class RelativePoseTask(Task):
         self.subjects, self.judged_on = list(subjects), list(held_out or subjects)
         on_the_way = 0.0 if options.paper_mode else options.on_the_way
         size, seed = training.batch_size, training.seed
-        self.pairs = PairStream(self.subjects, stream, options.moving, on_the_way, size, seed)
-        self.held_out = PairStream(self.judged_on, stream, options.moving, on_the_way, size, seed, held_out=True)
+        moving = moving_poses(options.moving, options.paper_mode)
+        self.pairs = PairStream(self.subjects, stream, moving, on_the_way, size, seed)
+        self.held_out = PairStream(self.judged_on, stream, moving, on_the_way, size, seed, held_out=True)
         seen = {"volume": "bone", "voxels": PAPER_VOXELS if options.paper_mode else VOXELS}
         self._header: dict[str, Any] = {
             "architecture": {"kind": kind, "published": self.published, "size": stream.camera.width},
-            "input": {"camera": camera_header(stream.camera), "poses": stream.poses, "moving": options.moving, **seen},
+            "input": {"camera": camera_header(stream.camera), "poses": stream.poses, "moving": moving, **seen},
             "units": "numbers of networks.relative_pose",
-            "start": poses_header(options.moving, stream.camera),
+            "start": poses_header(moving, stream.camera),
             "cts": [ct_header(s) for s in self.subjects],
         }
         self.volumes = {id(s): network_volume(s.bone, seen) for s in (*self.subjects, *self.judged_on)}
@@ -127,7 +128,7 @@ class RelativePoseTask(Task):
         """Where the steps lead from the validation's moving poses."""
         assert isinstance(network, RelativePoseNetwork)
         if not self._judged:
-            self._judged = self.held_out.apart(_VALIDATION_BATCHES, device)
+            self._judged = [self.held_out.batch(n, device) for n in range(_VALIDATION_BATCHES)]
         found, true, points = [], [], []
         for batch in self._judged:
             for n, number in enumerate(batch.xrays.subject):

@@ -121,7 +121,7 @@ class SceneCoordinatesTask(Task):
         from XRayRegistrationLib.methods.scene_coordinates import propose_poses
 
         if not self._judged:
-            self._judged = [self.held_out.batch(n * self.stream_options.apart, device) for n in range(_VALIDATION_BATCHES)]
+            self._judged = [self.held_out.batch(n, device) for n in range(_VALIDATION_BATCHES)]
         found: list[Any] = []
         true = []
         for batch in self._judged:

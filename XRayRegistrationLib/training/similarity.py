@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LENGTH_MM = 100.0
+VALIDATION_STEPS = 30  # of a published descent, which has up to 500: a validation is not to outlast the training
 _VALIDATION_BATCHES = 4
 _VALUE = 0.1  # of the loss of the similarity's value, next to that of its slope
 
@@ -120,7 +121,7 @@ class SimilarityTask(Task):
     ) -> tuple[Tensor, Tensor, dict[str, float]]:
         """Losses of slope and value as of a distance, their weighted sum being ours; and the log's parts."""
         of_slope, of_value = (x.mean() for x in distance_loss(similarity, slope, motion, LENGTH_MM))
-        right = points_to_the_truth(slope.detach(), motion, LENGTH_MM).float().mean()
+        right = points_to_the_truth(slope.detach(), motion).float().mean()
         parts = {"slope": float(of_slope.detach()), "value": float(of_value.detach()), "direction": float(right)}
         return of_slope + _VALUE * of_value, of_value, parts
 
@@ -128,11 +129,11 @@ class SimilarityTask(Task):
         """Where descents end; how often the slope points to the truth, and how the value goes with the distance."""
         with torch.inference_mode(False), torch.enable_grad():
             if not self._judged:
-                self._judged = self.held_out.apart(_VALIDATION_BATCHES, device)
+                self._judged = [self.held_out.batch(n, device) for n in range(_VALIDATION_BATCHES)]
             right, distances, values = [], [], []
             for batch in self._judged:
                 similarity, slope = self.slopes(network, batch, self.judged_on)[:2]
-                right.append(points_to_the_truth(slope.detach(), batch.motion, LENGTH_MM))
+                right.append(points_to_the_truth(slope.detach(), batch.motion))
                 distances.append((batch.motion * slope.new_tensor([LENGTH_MM] * 3 + [1.0] * 3)).norm(dim=1))
                 values.append(similarity.detach())
             ended = self._ended(network)
@@ -164,7 +165,9 @@ class SimilarityTask(Task):
 
 
 def network_volume(bone: BoneModel, seen: Mapping[str, Any]) -> AttenuationVolume:
-    """The bone, or the whole CT, as a network sees it: so many voxels on the longest side, values up to 1.
+    """The bone, or the whole CT, as a network sees it: about so many voxels on the longest side, values up to 1.
+
+    Voxels are whole blocks of the CT's, so that line integrals keep their value; there may be half as many again on a side.
 
     Args:
         seen: ``input`` of the weights' header: ``volume`` ("bone" or "full") and ``voxels``.

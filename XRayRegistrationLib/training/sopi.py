@@ -20,7 +20,7 @@ from XRayRegistrationLib.training.headers import poses_header
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.pose_pairs import PosePairs
 from XRayRegistrationLib.training.pose_slope import direction_loss
-from XRayRegistrationLib.training.similarity import Array, SimilarityTask
+from XRayRegistrationLib.training.similarity import VALIDATION_STEPS, Array, SimilarityTask
 
 if TYPE_CHECKING:
     from XRayRegistrationLib.methods.sopi import SopiOptions
@@ -119,12 +119,14 @@ class SopiTask(SimilarityTask):
         return self.bounds.camera_from_ct(numbers.double().cpu().numpy(), subject.centre_ct, self.stream_options.camera)
 
     def descend(self, slope: Slope, starts: Array, centre_ct: Array) -> Descended:
-        """By the descent that belongs to the network."""
-        return sopi_descent(self.published, slope, starts, centre_ct)
+        """By the descent that belongs to the network, cut short."""
+        return sopi_descent(self.published, slope, starts, centre_ct, VALIDATION_STEPS)
 
 
-def sopi_descent(published: bool, slope: Slope, starts: Array, centre_ct: Array) -> Descended:
+def sopi_descent(
+    published: bool, slope: Slope, starts: Array, centre_ct: Array, most_steps: int | None = None
+) -> Descended:
     """The paper's, or ours."""
     if published:
-        return descend_as_published(slope, starts, centre_ct, SOPI2024)
+        return descend_as_published(slope, starts, centre_ct, SOPI2024, most_steps)
     return descend(slope, starts, centre_ct)

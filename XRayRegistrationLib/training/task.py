@@ -35,12 +35,13 @@ class Task(ABC):
     Attributes:
         method: name of the method.
         mixed_precision: the network may run in bfloat16 (losses are always float32).
-        learning_rate: that this method learns well with.
+        learning_rate: that this method learns well with. gradient_norm: to which its longer gradients are cut.
     """
 
     method: str
     mixed_precision: bool = True
     learning_rate: float = 1e-3
+    gradient_norm: float = 1.0
 
     @abstractmethod
     def network(self) -> nn.Module:

@@ -67,11 +67,12 @@ def batches(task: Task, first: int, stride: int, workers: int, device: torch.dev
 
 
 def on_device(batch: Any, device: torch.device) -> Any:
-    """A copy of a batch, a dataclass, whose tensors are on the device."""
+    """A copy of a batch, a dataclass, whose tensors are on the device; so of dataclasses in it."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
     if not is_dataclass(batch) or isinstance(batch, type):
         return batch
-    moved = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{n: v.to(device, non_blocking=True) for n, v in moved.items() if isinstance(v, torch.Tensor)})
+    return replace(batch, **{f.name: on_device(getattr(batch, f.name), device) for f in fields(batch)})
 
 
 class _Numbered(IterableDataset):

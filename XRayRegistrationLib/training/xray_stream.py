@@ -97,7 +97,7 @@ class XRayStream:
         self._groups: OrderedDict[int, _Group] = OrderedDict()
 
     def batch(self, number: int, device: torch.device) -> XRayBatch:
-        """Batch ``number``, from 0."""
+        """Batch ``number``, from 0. Fewer than ``options.apart`` batches in a row share no geometry."""
         groups = [number - use * self.options.apart for use in range(self.appearances)]
         rendered = [self._group(group, device) for group in groups]
         shots = [group.shots for group in rendered]
