@@ -9,9 +9,9 @@ step of one batch, X-rays made before; ``memory_mb`` is the most that the proces
 held, ``before_mb`` what it held before the network. The peer of "prost tmi2024" is the same network, loss and batch with
 what the paper does: autograd through every sample of every ray, twice (``drr.backend_torch.render_torch``, in plain
 torch as the paper's sampler is CUDA; the paper gives 15 GB for 128^3 voxels, 128^2 pixels and batches of 4).
-Registration: ``slope_ms`` is one similarity and slope at one pose and at 16 at once (of an untrained network, which takes
-as long); ``register_s`` the whole of ``registration.register`` on the demonstration's case with the weights that come with
-the software, where there are some, and ``refine_s`` what of it follows the network.
+Registration: ``slope_ms`` is one similarity and slope at one pose and at 16 at once (of a network that has hardly
+learned, which takes as long); ``register_s`` the whole of ``registration.register`` on the demonstration's case with the
+weights that come with the software, where there are some, and ``refine_s`` what of it follows the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import numpy as np
 from Testing.benchmarks import machine
 
 RESULTS = Path(__file__).parent / "results" / "slopes.csv"
-REPEATS = 5
+REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _measure(name: str, device_name: str) -> Row:
         optimizer.step()
 
     iterate(0)  # compiles, and fills caches
-    row.iteration_s = _median_s(iterate, device, 2 if contender.through_the_sampler else REPEATS)
+    row.iteration_s = _median_s(iterate, device)
     row.pairs_per_second = contender.batch / row.iteration_s
     row.memory_mb = _held_mb(device)
     if contender.through_the_sampler:
@@ -168,6 +168,7 @@ def _loss_through_the_sampler(task: Any, network: Any, batch: Any) -> Any:
     import torch
 
     from XRayRegistrationLib.drr.backend_torch import render_torch
+    from XRayRegistrationLib.networks.pose_parameters import rotation_of_vector
     from XRayRegistrationLib.training.pose_slope import geodesic_loss
     from XRayRegistrationLib.training.similarity import LENGTH_MM
 
@@ -177,9 +178,7 @@ def _loss_through_the_sampler(task: Any, network: Any, batch: Any) -> Any:
     step = torch.zeros(len(image), 6, dtype=torch.float64, device=image.device, requires_grad=True)
     moving = torch.as_tensor(batch.moving, device=image.device)
     centre = moving @ moving.new_tensor([*subject.centre_ct, 1.0])
-    zero = torch.zeros_like(step[:, 0])
-    x, y, z = step[:, :3].unbind(1)
-    turn = torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3))
+    turn = rotation_of_vector(step[:, :3])
     shift = step[:, 3:] + centre[:, :3] - (turn @ centre[:, :3, None])[..., 0]
     last = moving.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(image), 1, 4)
     poses = torch.cat([torch.cat([turn, shift[..., None]], 2), last], 1) @ moving
@@ -206,7 +205,7 @@ def _slope_s(task: Any, network: Any, batch: Any, poses: int, device: Any) -> fl
     )
     at = batch.moving[np.arange(poses) % len(batch.moving)]
     slope(at)
-    return _median_s(lambda number: slope(at), device, REPEATS)
+    return _median_s(lambda number: slope(at), device)
 
 
 def _register(method: str, ct: Any, row: Row) -> None:
@@ -230,16 +229,19 @@ def _register(method: str, ct: Any, row: Row) -> None:
     row.verdict = f"{result.status}, {float(np.linalg.norm((result.camera_from_ct - case.camera_from_ct)[:3, 3])):.2f} mm"
 
 
-def _median_s(call: Callable[[int], object], device: Any, repeats: int) -> float:
+def _median_s(call: Callable[[int], object], device: Any) -> float:
     import torch
 
-    times = []
-    for number in range(repeats):
-        begin = time.perf_counter()
-        call(number)
+    def now() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - begin)
+        return time.perf_counter()
+
+    times = []
+    for number in range(REPEATS):
+        begin = now()
+        call(number)
+        times.append(now() - begin)
     return statistics.median(times)
 
 

@@ -18,12 +18,12 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods import Candidate, Proposal, get_method
-from XRayRegistrationLib.methods.learned import NothingProposedError
+from XRayRegistrationLib.methods import METHODS, Candidate, Proposal, get_method
+from XRayRegistrationLib.methods.learned import LearnedMethod, NothingProposedError
 from XRayRegistrationLib.networks import weights_store
 from XRayRegistrationLib.networks.network_input import network_view, pixels_from_cells, standardised
 from XRayRegistrationLib.networks.unet import LIGHT_WIDTHS, PAPER_WIDTHS, UNet
-from XRayRegistrationLib.networks.weights_file import write_weights
+from XRayRegistrationLib.networks.weights_file import read_weights, write_weights
 from XRayRegistrationLib.networks.weights_store import find_weights, weights_folder
 from XRayRegistrationLib.training.headers import camera_header
 from XRayRegistrationLib.training.xray_stream import LEARNED_CAMERA
@@ -72,6 +72,18 @@ def test_weights_of_this_ct_are_found_and_others_are_not(ct: Volume, model: Bone
     assert find_weights("scene_coordinates", fingerprint(ct), its_own=True) == right
     assert find_weights("posenet", fingerprint(ct), its_own=True) is None
     assert METHOD.prepare(ct, model, METHOD.options()).data["weights"] == str(right)
+
+
+@pytest.mark.parametrize("file", sorted(weights_store._PACKAGED.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_weights_that_come_with_the_software_fit_it(file: Path) -> None:
+    tensors, header = read_weights(file)
+    method = METHODS[header["method"]]
+    assert isinstance(method, LearnedMethod)
+    method.network(header).load_state_dict(tensors)
+    assert file.stat().st_size <= 4_000_000
+    assert header["licence"] == "Apache-2.0"
+    assert all(ct["fingerprint"] for ct in header["cts"])
+    assert header["training"]["images"] > 0
 
 
 def test_of_weights_for_any_ct_those_that_learned_this_one_come_first(

@@ -103,3 +103,11 @@ def rotation_of_quaternion(q: Tensor) -> Tensor:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def rotation_of_vector(w: Tensor) -> Tensor:
+    """Rotations (N, 3, 3) of rotation vectors (N, 3) in rad; differentiable everywhere, as often as is wanted."""
+    zero = torch.zeros_like(w[:, 0])
+    x, y, z = w.unbind(1)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+    return torch.linalg.matrix_exp(skew)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from XRayRegistrationLib.networks.pose_parameters import rotation_of_quaternion
+from XRayRegistrationLib.networks.pose_parameters import rotation_of_quaternion, rotation_of_vector
 from XRayRegistrationLib.networks.similarity_network import levelled
 
 LENGTH_MM = 100.0
@@ -40,10 +40,7 @@ def moved(
         depth = place[:, 2:] * torch.exp(-numbers[:, 6:].clamp(-1.0, 1.0))
         seen = place[:, :2] / place[:, 2:] + numbers[:, 4:6] * (_SEEN * width) / focal
         return turn @ rotation, torch.cat([seen * depth, depth], 1)
-    zero = torch.zeros_like(numbers[:, 0])
-    x, y, z = numbers[:, :3].unbind(1)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    return torch.linalg.matrix_exp(skew) @ rotation, place + LENGTH_MM * numbers[:, 3:]
+    return rotation_of_vector(numbers[:, :3]) @ rotation, place + LENGTH_MM * numbers[:, 3:]
 
 
 class DeepIm(RelativePoseNetwork):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from XRayRegistrationLib.networks.pose_parameters import rotation_of_vector
+
 _NEAR = 0.05  # of the unit of length, within which the distance becomes round: 5 mm of 100
 
 
@@ -40,15 +42,8 @@ def geodesic_loss(slope: Tensor, motion: Tensor, length_mm: float) -> Tensor:
 
 def rotation_angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle (N,) between the rotations of two rotation vectors (N, 3); differentiable where it is not 0 or pi."""
-    cosine = ((_rotation(a).transpose(1, 2) @ _rotation(b)).diagonal(dim1=1, dim2=2).sum(1) - 1.0) / 2.0
+    cosine = ((rotation_of_vector(a).transpose(1, 2) @ rotation_of_vector(b)).diagonal(dim1=1, dim2=2).sum(1) - 1.0) / 2.0
     return torch.acos(cosine.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
-
-
-def _rotation(vector: Tensor) -> Tensor:
-    zero = torch.zeros_like(vector[:, 0])
-    x, y, z = vector.unbind(1)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    return torch.linalg.matrix_exp(skew)
 
 
 def distance_loss(similarity: Tensor, slope: Tensor, motion: Tensor, length_mm: float) -> tuple[Tensor, Tensor]:
