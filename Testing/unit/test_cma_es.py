@@ -42,7 +42,8 @@ def test_presets_are_the_sheets():
     assert preset.box_mm == (5.0, 5.0, 10.0)
     benchmark = CmaEsOptions.prost_benchmark(seed=7)
     changed = {f.name for f in fields(preset) if getattr(preset, f.name) != getattr(benchmark, f.name)}
-    assert changed == {"population", "sigma_deg", "sigma_mm", "seed"}
+    assert changed == {"population", "sigma_deg", "sigma_mm", "penalty_weight", "seed"}
+    assert benchmark.penalty_weight == 0.0  # a start 250 mm off may be left
     assert benchmark.population == 300
     assert benchmark.sigma_deg == (45.0, 45.0, 45.0)
     assert benchmark.sigma_mm == (200.0, 200.0, 200.0)
