@@ -56,12 +56,12 @@ CONTENDERS = {
     "prost tmi2024 through the sampler": Contender("prost", {"paper_mode": True}, through_the_sampler=True),
     "prost miccai2020": Contender("prost", {"paper_mode": True, "variant": "miccai2020"}),
     "prost": Contender("prost", {}, batch=16),
-    "sopi as published": Contender("sopi", {"paper_mode": True}),
     "sopi": Contender("sopi", {}, batch=16),
-    "deepim as published": Contender("deepim", {"paper_mode": True}),
     "deepim": Contender("deepim", {}, batch=16),
-    "dmw as published": Contender("dmw", {"paper_mode": True}),
     "dmw": Contender("dmw", {}, batch=16),
+    "deepim as published": Contender("deepim", {"paper_mode": True}),
+    "dmw as published": Contender("dmw", {"paper_mode": True}),
+    "sopi as published": Contender("sopi", {"paper_mode": True}),
 }
 
 
@@ -104,8 +104,8 @@ def main() -> int:
             row = Row(**json.loads(done.stdout.splitlines()[-1]))
         rows.append(row)
         print(", ".join(f"{k} {v}" for k, v in asdict(row).items() if v not in (None, "")), flush=True)
-    if not arguments.only:
-        _write(RESULTS.with_stem("slopes" if arguments.device == "cpu" else "slopes-cuda"), rows, description)
+        if not arguments.only:
+            _write(RESULTS.with_stem("slopes" if arguments.device == "cpu" else "slopes-cuda"), rows, description)
     return 0
 
 
