@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 from Testing.unit.test_evaluation_run import _args
 from XRayRegistrationLib.commands import evaluate
 from XRayRegistrationLib.drr.volume import AttenuationVolume
+from XRayRegistrationLib.evaluation import landscape as landscape_module
 from XRayRegistrationLib.evaluation import predict as predict_module
 from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases
 from XRayRegistrationLib.evaluation.landscape import AXES, BASELINE, Landscape, landscapes
@@ -82,6 +83,10 @@ def test_a_distance_is_lowest_at_the_truth_and_goes_with_the_distance(source: Si
     assert landscapes(source, [MethodRun("knows", "prost")], 0) == []
     broken = MethodRun("broken", "sopi", {"weights": "nowhere.safetensors"})  # its cases say why; the others are shown
     assert [x.method for x in landscapes(source, [broken, MethodRun("knows", "prost")], 1)] == ["knows", BASELINE]
+    blind = landscape_module._landscape("blind", source.case("phantom", 0), np.tile(np.eye(4), (6 * 21 + 48, 1, 1)),
+                                        lambda poses: np.full(len(poses), np.inf), np.zeros(3))  # fmt: skip
+    assert blind.correlation == 0.0
+    assert np.isfinite(blind.along).all()
     flat = Landscape("flat", "ct", 0, np.zeros((6, 21)), np.arange(3.0), np.ones(3))
     assert flat.correlation == 0.0
 

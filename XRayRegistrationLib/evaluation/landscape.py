@@ -134,7 +134,8 @@ def _landscape(
     label: str, case: Case, poses: Array, value: Callable[[Array], Array], centre_ct: Array
 ) -> Landscape:
     values = np.asarray(value(poses), dtype=np.float64)
-    values = np.minimum(values, values[np.isfinite(values)].max(initial=-np.inf))  # nothing in view: as unlike as the worst
+    seen = values[np.isfinite(values)]
+    values = np.minimum(values, seen.max() if len(seen) else 0.0)  # nothing in view: as unlike as the worst
     motions = relative_motion(poses[-_STARTS:], case.camera_from_ct, centre_ct)
     distance = np.linalg.norm(motions * ([_MM_PER_RAD] * 3 + [1.0] * 3), axis=1)
     along = values[:-_STARTS].reshape(len(AXES), _STEPS)
