@@ -228,7 +228,7 @@ def test_headers_rebuild_their_networks(subject: Subject, method: Any, paper_mod
     assert Recipe(**header["recipe"]) == method.recipe(paper_mode)[0]
     assert len(header["landmarks"]["names"]) == (40 if method is METHOD and not paper_mode else 14)
     optimizer = task.optimizer(torch.nn.Linear(2, 2), OPTIONS)
-    kinds = {(METHOD, False): "AdamW", (METHOD, True): "SGD", (DFLNET, False): "AdamW", (DFLNET, True): "Adam"}
+    kinds = {(METHOD, False): "Muon", (METHOD, True): "SGD", (DFLNET, False): "Muon", (DFLNET, True): "Adam"}
     assert type(optimizer).__name__ == kinds[method, paper_mode]
     if paper_mode:
         assert optimizer.param_groups[0]["lr"] == {"SGD": 0.1, "Adam": 1e-4}[type(optimizer).__name__]

@@ -52,7 +52,7 @@ class Recipe:
         solver: "pnp" is solvers.pnp; "iterative" OpenCV's RANSAC with 5 points a sample, 1000 of them.
         threshold_px: of RANSAC's inliers, where the landmarks have no covariance.
         subpixel: heatmaps are read between their cells.
-        optimizer: "adamw", "adam" or "sgd" (Nesterov).
+        optimizer: "muon", "adam" or "sgd" (Nesterov).
     """
 
     network: Literal["light", "scr", "dflnet"]
@@ -63,7 +63,7 @@ class Recipe:
     solver: Literal["pnp", "iterative"] = "pnp"
     threshold_px: float = 5.0
     subpixel: bool = True
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["muon", "adam", "sgd"] = "muon"
 
 
 DEFAULT_RECIPE = Recipe("light", "locations", 1.0, "shadows", 0.5)

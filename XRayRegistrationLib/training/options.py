@@ -19,7 +19,7 @@ class TrainingOptions:
         batch_size: images an iteration, on each device.
         learning_rate: at its highest, after ``warmup``; None is the method's own.
         warmup: iterations over which the learning rate rises.
-        weight_decay: of AdamW.
+        weight_decay: of Muon and AdamW, a share of the learning rate.
         gradient_norm: to which longer gradients are cut; None is the method's own.
         averaging: decay an iteration of the running average of the weights, which is what is validated and kept.
         validate_every: iterations between validations.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from XRayRegistrationLib.training.muon import Muon
 from XRayRegistrationLib.training.options import TrainingOptions
 
 
@@ -64,6 +65,5 @@ class Task(ABC):
         """Of the weights file: architecture, input, units, CTs (see networks.weights_file.read_header)."""
 
     def optimizer(self, network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-        """AdamW; a paper's recipe may bring its own."""
-        rate = options.learning_rate_or(self.learning_rate)
-        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=options.weight_decay)
+        """Muon; a paper's recipe may bring its own."""
+        return Muon(network, options.learning_rate_or(self.learning_rate), options.weight_decay)
