@@ -97,6 +97,14 @@ def test_xvr_covers_its_box():
     np.testing.assert_allclose(at.max(axis=0), [150, 150, 1000], atol=4)
 
 
+def test_a_mixture_has_both_and_hardly_any_view_without_bone(ct, model):
+    steep = np.abs(_turns_deg(_drawn("prost-oblique"))).max(axis=1) > 15
+    assert 0.2 < steep.mean() < 0.4  # of a share of 0.4, five in six are
+    subject = make_subject(ct, bone=model)
+    poses = sample_poses("prost-oblique", subject, CAMERA, np.random.default_rng(1), 100)
+    assert min(fraction_in_view(model.surface_points, CAMERA, pose) for pose in poses) >= 0.2
+
+
 def test_poses_that_show_too_little_are_drawn_again(ct, model):
     subject = make_subject(ct, bone=model)
 

@@ -163,11 +163,31 @@ class UniformPoses:
         return sample_pose(camera, centre[None] if points is None else points, centre, rng, self.pose_range)
 
 
+@dataclass(frozen=True)
+class MixedPoses:
+    """Some distributions, each in its share of the poses, without views of hardly any bone.
+
+    Attributes:
+        of: the distributions; shares: of the poses, which sum to 1.
+        least_in_view: fraction of the bone's surface points that falls on the image; a pose that shows less is drawn
+            again. About a point there is no bone to see.
+    """
+
+    of: tuple[PoseSampler, ...]
+    shares: tuple[float, ...]
+    least_in_view: float = 0.2
+
+    def sample(self, subject_or_centre: Subject | ArrayLike, camera: Camera, rng: np.random.Generator) -> Array:
+        sampler = self.of[int(rng.choice(len(self.of), p=self.shares))]
+        return sample_poses(sampler, subject_or_centre, camera, rng, 1, self.least_in_view)[0]
+
+
 POSE_SAMPLERS: dict[str, PoseSampler] = {
     "scr": ScrPoses(),
     "prost": BoxPoses(),
     "prost-moving": NormalPoses(),
     "prost-start": BoxPoses(50.0, (200.0, 200.0, 300.0)),
+    "prost-oblique": MixedPoses((BoxPoses(), XvrPoses()), (0.6, 0.4)),
     "sopi": NormalPoses((6.0, 6.0, 6.0), (9.0, 4.5, 30.0), 900.0),
     "sopi-start": NormalPoses((3.0, 3.0, 6.0), (9.0, 4.5, 30.0), 900.0),
     "rayemb": RayEmbPoses(),
