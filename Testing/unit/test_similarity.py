@@ -116,6 +116,26 @@ def test_patch_gradient_ncc_against_patches_one_by_one():
     assert got == pytest.approx(np.mean(halves), abs=1e-9)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 1.1])
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_patch_gradient_ncc_without_numba_is_the_same(monkeypatch, sigma, fraction):
+    pytest.importorskip("numba")
+    random = np.random.default_rng(5)
+    fixed, mask = random.normal(size=(40, 52)), np.ones((40, 52), bool)
+    mask[:, :9], mask[20:24, 30:40] = False, False
+    images = np.concatenate([random.normal(size=(4, 40, 52)), np.ones((1, 40, 52)), fixed[None]]).astype(np.float32)
+    images[0, ~mask] = np.nan
+    images[1, :, 26:] = 2.0  # flat in half of it
+    inside, weights = np.where(mask, fixed, 0.0), random.random((40, 52))
+    settings = {"radius": 3, "weights": weights, "smoothing_sigma_px": sigma, "min_valid_fraction": fraction}
+    compiled = PatchGradientNcc(inside, mask, **settings)(images)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plain = PatchGradientNcc(inside, mask, **settings)(images)
+    np.testing.assert_allclose(compiled, plain, atol=1e-9)
+    assert compiled[4] == 0.0
+    assert compiled[5] == pytest.approx(1.0, abs=1e-3)
+
+
 def test_patch_gradient_ncc_of_many_images_at_once():
     fixed, mask = texture(40), disc((48, 56), 20)
     images = np.stack([texture(40) + texture(n) for n in range(41, 44)])

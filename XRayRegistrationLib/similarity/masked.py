@@ -80,6 +80,7 @@ class Windows:
 
     Attributes:
         counts: (H, W) bool, windows that count: their centre is valid, and enough of their area.
+        count: (H, W), valid pixels of each, 1 where it does not count.
     """
 
     def __init__(self, image: Array, mask: Mask, radius: int, *, min_valid_fraction: float, variance_floor: float):
@@ -93,7 +94,7 @@ class Windows:
         self.floor = max(variance_floor, 1e-12)
         count = np.rint(box_sum(mask.astype(np.float64), self.radius))
         self.counts = mask & (count >= max(2.0, min_valid_fraction * (2 * self.radius + 1) ** 2))
-        self._n = np.where(self.counts, count, 1.0)
+        self.count = np.where(self.counts, count, 1.0)
         self._image = centred(image, mask)
         self._mean, self._raised, self._flat = self._moments(self._image)
 
@@ -101,16 +102,20 @@ class Windows:
         """NCC (..., H, W) of each window of images (..., H, W) with the same one of this image, 0 where either is flat."""
         a = centred(images, self.mask)
         mean, raised, flat = self._moments(a)
-        covariance = box_sum(a * self._image, self.radius) / self._n - mean * self._mean
+        covariance = box_sum(a * self._image, self.radius) / self.count - mean * self._mean
         scale = np.sqrt(raised * self._raised)
         flat |= self._flat | (scale == 0.0)
         return np.where(flat, 0.0, np.clip(covariance / np.where(flat, 1.0, scale), -1.0, 1.0))
 
+    def patches(self) -> tuple[Array, Array, Array]:
+        """The image, centred, and mean and raised variance of its windows, infinite where they are flat: (H, W) each."""
+        return self._image, self._mean, np.where(self._flat | (self._raised == 0.0), np.inf, self._raised)
+
     def _moments(self, a: Array) -> tuple[Array, Array, Mask]:
         """Mean and raised variance of each window of centred images, and which windows are flat."""
-        mean = box_sum(a, self.radius) / self._n
+        mean = box_sum(a, self.radius) / self.count
         squares = a * a
-        variance = np.maximum(box_sum(squares, self.radius) / self._n - mean**2, 0.0)
+        variance = np.maximum(box_sum(squares, self.radius) / self.count - mean**2, 0.0)
         # the rounding of running sums scales with the image's own variance, never with the window's
         whole = (squares.sum((-2, -1)) / self.mask.sum())[..., None, None]
         return mean, variance + self.floor * whole, variance <= 1e-12 * whole
@@ -144,12 +149,18 @@ def within_reach(mask: Mask, smoothing_sigma_px: float = 0.0) -> Mask:
     return inner
 
 
+def smoothing_kernel(sigma_px: float) -> Array:
+    """Weights of a 5-pixel Gaussian, or of none where sigma is 0."""
+    if sigma_px == 0.0:
+        return np.ones(1)
+    kernel = np.exp(-0.5 * (np.arange(-2, 3) / sigma_px) ** 2)
+    return kernel / kernel.sum()
+
+
 def sobel(images: Array, smoothing_sigma_px: float = 0.0) -> tuple[Array, Array]:
     """Derivatives of images (..., H, W) along columns and rows, per pixel, after a 5x5 Gaussian where sigma is not 0."""
     if smoothing_sigma_px > 0.0:
-        x = np.arange(-2, 3)
-        kernel = np.exp(-0.5 * (x / smoothing_sigma_px) ** 2)
-        kernel /= kernel.sum()
+        kernel = smoothing_kernel(smoothing_sigma_px)
         for axis in (-2, -1):
             images = ndimage.correlate1d(images, kernel, axis=axis, mode="nearest")
     gx, gy = (
