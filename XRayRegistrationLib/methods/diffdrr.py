@@ -46,12 +46,13 @@ class DiffDrrOptions:
     Attributes:
         paper_mode: the published baseline: DiffDRR's Siddon renderer on the whole CT, 1/2 NCC +
             1/2 patch NCC, 100 iterations of Adam, from AP unless a start is given.
-        solver: ``"lm"`` is our search and Levenberg-Marquardt; ``"cma_es"`` is xReg's recipe on
-            the bone; ``"adam"`` is DiffDRR's. The last two start from AP unless a start is given.
+        solver: ``"lm"`` is our search and Levenberg-Marquardt; ``"cma_es"`` is xReg's recipe;
+            ``"adam"`` is DiffDRR's. The last two start from AP unless a start is given.
         source_object_fraction: distance of the CT's (CMA-ES: the bone's) centre from the source
             over the SDD, at a named start; None is 0.5 for Adam (DiffDRR's isocentre), 0.7 for CMA-ES.
         adam: settings of ``solver="adam"``; ``paper_mode`` keeps the published ones.
         cma_es: settings of ``solver="cma_es"``.
+        volume: what that solver renders, the bone or the whole CT; others choose by themselves.
     """
 
     paper_mode: bool = False
@@ -59,6 +60,7 @@ class DiffDrrOptions:
     source_object_fraction: float | None = None
     adam: first_order.FirstOrderOptions = field(default_factory=first_order.FirstOrderOptions)
     cma_es: cma_es.CmaEsOptions = field(default_factory=cma_es.CmaEsOptions)
+    volume: Literal["bone", "full"] = "bone"
 
     def __post_init__(self) -> None:
         if self.paper_mode and self.solver == "cma_es":
@@ -113,7 +115,8 @@ class DiffDrr(Method):
             settings = replace(options.cma_es, backend=backend if backend != "auto" else options.cma_es.backend)
             settings = replace(settings, seed=seed or settings.seed)
             pose, origin = self._start(xrays, bone.centroid, start, options, _NOMINAL)
-            result = cma_es.solve(views_of(xrays, bone.bone), pose, bone.centroid, settings, progress)
+            rendered = bone.full if options.volume == "full" else bone.bone
+            result = cma_es.solve(views_of(xrays, rendered), pose, bone.centroid, settings, progress)
             return _finished(result, f"CMA-ES from {origin}")
         ranges = search_ranges(xrays, prepared.bone.centroid, start)
         return search_stages(xrays, prepared.bone, ranges, backend, progress)
