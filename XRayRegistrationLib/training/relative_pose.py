@@ -54,7 +54,7 @@ class RelativePoseTask(Task):
     ) -> None:
         self.method, self.kind, self.published, self.stream_options = kind, kind, options.paper_mode, stream
         self.mixed_precision = not options.paper_mode
-        self.learning_rate = 5e-4 if kind == "deepim" else 2e-3
+        self.learning_rate = 1e-3 if kind == "deepim" else 2e-3
         self.subjects, self.judged_on = list(subjects), list(held_out or subjects)
         on_the_way = 0.0 if options.paper_mode else options.on_the_way
         size, seed = training.batch_size, training.seed
