@@ -178,7 +178,9 @@ def test_weights_alone_can_be_trained_further(tmp_path: Path) -> None:
     first = fit(Line(), out, OPTIONS)
     state_path(out).unlink()
     options = replace(OPTIONS, iterations=20, validate_every=1)
-    again = fit(Line(), out, options, resume=True)
+    renamed = Line()
+    renamed.header = lambda: {"architecture": {"width": 8}, "cts": [{"name": "moved", "fingerprint": "0" * 16}]}  # type: ignore[method-assign]
+    again = fit(renamed, out, options, resume=True)
     assert again.validation_mm < 3 * first.validation_mm + 0.05
 
 
@@ -195,6 +197,10 @@ def test_what_cannot_be_done_is_said_in_one_line_and_loses_nothing(tmp_path: Pat
     other = Line()
     other.method = "parabola"
     with pytest.raises(InputError, match="of another method"):
+        fit(other, out, OPTIONS, resume=True)
+    other = Line()
+    other.header = lambda: {"architecture": {"width": 8}, "cts": [{"name": "none", "fingerprint": "1" * 16}]}  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="of another CT"):
         fit(other, out, OPTIONS, resume=True)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device"):

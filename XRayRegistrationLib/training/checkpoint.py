@@ -92,11 +92,16 @@ def load_state(
 def check_same(found: dict[str, Any], header: dict[str, Any], path: Path) -> None:
     """Raise InputError where a file is of another method, network, seed or CT than this training."""
     for key, what in (("method", "method"), ("architecture", "network"), ("cts", "CT"), ("seed", "seed")):
-        if key in header and found.get(key) != header[key]:
+        if key in header and _compared(key, found.get(key)) != _compared(key, header[key]):
             raise InputError(
                 f"{path} is of another {what} ({_short(found.get(key))}) than this training ({_short(header[key])}); "
                 "resume with what it was begun with, or give another --out"
             )
+
+
+def _compared(key: str, value: Any) -> Any:
+    """Of CTs their contents alone, for files are renamed."""
+    return [ct.get("fingerprint") for ct in value or []] if key == "cts" else value
 
 
 def _short(value: Any) -> str:
