@@ -129,6 +129,23 @@ def test_blades_that_scatter_and_noise_brighten_are_found():
     assert agreement(found.mask, field) > 0.95
 
 
+def test_blades_of_no_known_shape_are_found_by_their_edges():
+    """Two that meet at an acute angle, over a thick patient: no box, and not certain to be blades."""
+    field = (V < 1.6 * U + 40) & (V < 320 - 1.1 * (U - 110)) & (U > 15)
+    image = np.where(field, 0.45 + 0.5 * ndimage.gaussian_filter(np.random.default_rng(1).random(field.shape), 8), 0.3)
+    image = image + np.random.default_rng(2).normal(0, 0.01, field.shape)
+    (found,) = field_candidates(image)
+    assert found.sharp
+    assert not (found.mask & ~field).any()
+    assert agreement(found.mask, field) > 0.93
+    polarity, why, certain = decide_polarity(image, [found])
+    assert (polarity, certain) == ("bone_dark", False)
+    assert "seems" in why
+    assert prepare_xray(image, CAMERA).alternative is not None
+    faded = ndimage.gaussian_filter(image, 8)  # an edge that is no step
+    assert not [f for f in field_candidates(faded) if f.sharp]
+
+
 def test_a_painted_shutter_counts_in_either_polarity():
     display = np.round(40 + 50 * limb()).astype(np.float32)
     for polarity, image in (("bone_bright", display), ("bone_dark", 400 - display)):

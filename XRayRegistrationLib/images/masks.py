@@ -1,9 +1,9 @@
 """Which pixels of an X-ray may be believed: inside the collimator and the image intensifier, not saturated.
 
 A field of view is convex, bounded by straight blades, the eight leaves of an iris, a circle, or blades
-and a circle. Outside of it the image is flat, at the dark end of a raw image or at either end of a
-processed one, and the change is a step. That tells it from open air around a patient, which is neither
-of such a shape nor bounded by a step.
+and a circle; any other convex outline has to be sharper. Outside of it the image is flat, at the dark
+end of a raw image or at either end of a processed one, and the change is a step. That tells it from
+open air around a patient, which is neither of such a shape nor bounded by a step.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _SURE_FIT = (0.9875, 1.02)
 _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
+_ANY_LEVELS = (*_LEVELS, *_LAST_LEVELS, 0.7)  # for a field of any shape: where the step is sharp, any of them will do
+# Of a field of any shape: share filled and step, the latter at most 1. Of 130 simulated pictures of hips, heads and knees,
+# those without blades have at most 1.66, and nearly all with blades 1.90 to 2.00.
+_ANY_SHAPE = 1.88
 _STEP = {"box": 0.75, "circle": 0.5, "octagon": 0.75}  # of the change, that happens within two reduced pixels of the edge
 _EQUAL = 0.02  # difference of scores that means nothing
 _MARGIN_PX = 1.5  # penumbra, in reduced pixels
@@ -49,13 +53,16 @@ class Field:
         outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
         fit: overlap (intersection over union) of the field's shape with a box, an octagon or a circle; 0 where it was
-            too faint for its outline to be seen, above 1 where the outline is seen on few sides only.
+            too faint for its outline to be seen, or where it is none of these; above 1 where the outline is seen on few
+            sides only.
+        sharp: of any shape, but left by a step all around.
     """
 
     mask: NDArray[np.bool_]
     outside: str = ""
     painted: bool = False
     fit: float = 0.0
+    sharp: bool = False
 
 
 def field_candidates(values: NDArray[np.floating]) -> list[Field]:
@@ -94,6 +101,10 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
         painted = bool(beyond.size and np.mean(beyond == end) > _PAINTED)
         _, fit, planes = good[0 if painted else -1]
         found.append(Field(_inside(planes, u, v, small.shape), outside, painted, fit))
+    for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
+        if not found and (fits := _fits_at(scaled, _ANY_LEVELS, any_shape=True)):
+            _, _, planes = max(fits, key=lambda fit: fit[0])
+            found.append(Field(_inside(planes, u, v, small.shape), outside, sharp=True))
     for shape, level in faint_shapes(plain):
         outside = "dark" if level < 0.5 else "bright"
         if outside not in [field.outside for field in found]:
@@ -152,13 +163,21 @@ def is_sure(fit: float) -> bool:
     return _SURE_FIT[0] <= fit <= _SURE_FIT[1]
 
 
-def _fits_at(scaled: NDArray[np.floating], levels: tuple[float, ...]) -> list[tuple[float, float, NDArray[np.float64]]]:
+def _fits_at(
+    scaled: NDArray[np.floating], levels: tuple[float, ...], any_shape: bool = False
+) -> list[tuple[float, float, NDArray[np.float64]]]:
     """The fields that these levels leave."""
-    return [found for found in (_field_at(scaled, level) for level in levels) if found is not None]
+    return [found for found in (_field_at(scaled, level, any_shape) for level in levels) if found is not None]
 
 
-def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float, NDArray[np.float64]] | None:
-    """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes)."""
+def _field_at(
+    scaled: NDArray[np.floating], level: float, any_shape: bool
+) -> tuple[float, float, NDArray[np.float64]] | None:
+    """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes).
+
+    Args:
+        any_shape: it need not be a box, an octagon or a circle; its fit is then 0.
+    """
     if scaled[[0, 0, -1, -1], [0, -1, 0, -1]].min() >= level:  # a convex field leaves a corner out, if anything
         return None
     dark, _ = ndimage.label(scaled < level)
@@ -181,6 +200,9 @@ def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float,
     if not _OUTSIDE[0] < left_out < _OUTSIDE[1] or filled < _FILLED:
         return None
     step = _step(scaled, field)
+    if any_shape:
+        score = filled + min(step, 1.0)
+        return (score, 0.0, np.asarray(hull.equations, dtype=np.float64)) if score >= _ANY_SHAPE else None
     good = [fit for kind, fit in _shape_fits(field).items() if fit >= _SHAPE[kind] and step >= _STEP[kind]]
     if not good:
         return None

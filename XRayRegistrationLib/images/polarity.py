@@ -50,6 +50,9 @@ def decide_polarity(values: NDArray[np.floating], fields: Sequence[Field], hint:
         blades = not field.painted and is_sure(field.fit) and 1.0 - field.mask.mean() >= _SURE_SHARE
         if blades:
             return f"bone_{field.outside}", f"the area outside the field of view is {field.outside}", True
+    for field in fields:
+        if field.sharp and 1.0 - field.mask.mean() >= _SURE_SHARE:
+            return f"bone_{field.outside}", f"what seems to be outside the field of view is {field.outside}", False
     mask = np.ones(values.shape, bool)
     for field in fields:
         mask &= field.mask
