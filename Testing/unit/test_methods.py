@@ -249,6 +249,18 @@ def test_adam_end_to_end_from_a_start_nearby():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cma") is None, reason="the extra cma is not installed")
+@pytest.mark.parametrize("volume", ["bone", "full"])
+def test_cma_es_renders_what_is_asked_for(monkeypatch, volume):
+    seen = []
+    monkeypatch.setattr(cma_es, "solve", fake_solver(seen))
+    ct, bone, xray, _ = case()
+    bone = replace(bone, full=replace(bone.bone, mu=2 * bone.bone.mu))
+    method = get_method("diffdrr")
+    method.propose([xray], method.prepare(ct, bone, method.options({"solver": "cma_es", "volume": volume})))
+    (view,) = seen[0][0]
+    assert view.volume is getattr(bone, volume)
+
+
 def test_cma_es_end_to_end_from_a_start_nearby():
     method = get_method("diffdrr")
     ct, bone, xray, truth = case(Camera.from_spacing(60, 52, 3.0, 800.0))
