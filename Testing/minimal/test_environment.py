@@ -16,8 +16,8 @@ EXTRAS = (
 )  # fmt: skip
 # Modules that are nothing but code for one extra; what imports them does so when it is asked for.
 ONLY_WITH_AN_EXTRA = (
-    "_numba_kernels", "_derivative_kernels", "_residual_kernels", "backend_numba", "backend_torch", "backend_diffdrr",
-    "developing", "ray_matching", "ray_templates",
+    "_numba_kernels", "_derivative_kernels", "_patch_kernels", "_residual_kernels", "backend_numba", "backend_torch",
+    "backend_diffdrr", "developing", "ray_matching", "ray_templates",
 )  # fmt: skip
 # Rooms of networks, but for what is asked before there is one.
 ROOMS_OF_TORCH = ("networks", "training")

