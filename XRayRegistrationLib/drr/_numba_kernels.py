@@ -86,6 +86,35 @@ def _meets(occupied, s, y, z, sy, sz, count):
 
 
 @njit(cache=True, inline="always")
+def _block(value, last):
+    """The block that a voxel lies in; those beyond an end lie in the last one there."""
+    return min(max(int(value), 0) // BLOCK, last)
+
+
+@njit(cache=True, inline="always")
+def _tile_meets(below, s, m, rays, ox, oy, oz, u0, v0, rows, columns):
+    """Whether any ray of a tile may meet anything in a slab.
+
+    Where the rays cross a plane of x, those of a tile lie within the hull of its corners', and between two planes
+    within the hull of both.
+    """
+    first_y = first_z = 1e9
+    last_y = last_z = -1e9
+    for corner in range(4):
+        u, v = u0 + (corner % 2) * (columns - 1), v0 + (corner // 2) * (rows - 1)
+        _, _, _, dx, dy, dz = _direction(m, rays, u, v)
+        for end in range(2):
+            t = ((s + end) * SLAB - ox) / dx
+            y, z = oy + t * dy, oz + t * dz
+            first_y, last_y = min(first_y, y), max(last_y, y)
+            first_z, last_z = min(first_z, z), max(last_z, z)
+    y_end, z_end = below.shape[2] - 2, below.shape[1] - 2
+    y_low, y_high = _block(first_y, y_end), _block(last_y, y_end) + 1
+    z_low, z_high = _block(first_z, z_end), _block(last_z, z_end) + 1
+    return below[s, z_high, y_high] - below[s, z_low, y_high] - below[s, z_high, y_low] + below[s, z_low, y_low] > 0
+
+
+@njit(cache=True, inline="always")
 def _clip_axis(origin, direction, upper, t_in, t_out):
     """Narrow [t_in, t_out] to where origin + t direction lies in [1, upper] (padded voxels)."""
     if abs(direction) < 1e-12:
@@ -163,7 +192,7 @@ def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride,
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_planes(slabs, occupied, scale, origin, linear, rays, centre, stride, image, jacobian):
+def integrate_planes(slabs, occupied, below, scale, origin, linear, rays, centre, stride, image, jacobian):
     """Joseph's method (IEEE TMI 1982): samples where rays cross every ``stride``-th plane of x.
 
     There the field is bilinear: four voxels a sample instead of eight. Along a ray mu starts and ends
@@ -191,6 +220,8 @@ def integrate_planes(slabs, occupied, scale, origin, linear, rays, centre, strid
             lines[i, 2] = oz - dz / dx * ox
             lines[i, 3] = dz / dx
         for s in range(slabs.shape[0]):
+            if not _tile_meets(below, s, m, rays, ox, oy, oz, u0, v0, rows, columns):
+                continue
             slab = np.uintp(s) * np.uintp(slabs.shape[1]) * plane
             begin = -(s * SLAB) % stride
             x0 = np.float32(s * SLAB)

@@ -66,18 +66,18 @@ def _integrated(
     for group, axis, origin, linear in _by_axis(volume, camera_from_ct):
         centre = None if centre_camera is None else np.ascontiguousarray(centre_camera[group], dtype=np.float64)
         planes = int(step_mm / volume.spacing_mm[axis] * (1 + 1e-6))
-        for c, (slabs, occupied, scale) in enumerate(_packed(volume, axis)):
+        for c, (slabs, occupied, below, scale) in enumerate(_packed(volume, axis)):
             # straight into the result where it lies in one piece, as it does for one pose
             whole = len(group) == shape[0] and shape[1] == 1
             image = out[:, c] if whole else np.empty((len(group), *shape[2:]), np.float32)
             jacobian = None
             if out_jacobian is not None:
                 jacobian = out_jacobian[:, c] if whole else np.empty((len(group), 6, *shape[2:]), np.float32)
-            grid = (slabs, occupied, scale, origin, linear, rays, centre)
+            rest = (scale, origin, linear, rays, centre)
             if planes >= 1 and not wide:
-                kernels.integrate_planes(*grid, planes, image, jacobian)
+                kernels.integrate_planes(slabs, occupied, below, *rest, planes, image, jacobian)
             else:
-                kernels.integrate_steps(*grid, step_mm, image, jacobian)
+                kernels.integrate_steps(slabs, occupied, *rest, step_mm, image, jacobian)
             if not whole:
                 out[group, c] = image
                 if out_jacobian is not None:
@@ -92,7 +92,7 @@ def first_last_hit(
     summed = volume if len(volume.channels) == 1 else AttenuationVolume(volume.channels.sum(axis=0), volume.ct_from_ijk)
     out = np.empty((len(camera_from_ct), 2, camera.height, camera.width), np.float32)
     for group, axis, origin, linear in _by_axis(summed, camera_from_ct):
-        ((slabs, _, scale),) = _packed(summed, axis)
+        ((slabs, _, _, scale),) = _packed(summed, axis)
         depth = np.full((len(group), *out.shape[1:]), np.nan, np.float32)
         clearance = _clearance(summed, axis, threshold_mu)
         kernels.first_last_hit(slabs, scale, clearance, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
@@ -133,8 +133,12 @@ def _rays(camera: Camera) -> NDArray[np.float64]:
     return np.array([camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]])
 
 
-def _packed(volume: AttenuationVolume, axis: int) -> list[tuple[NDArray[np.uint16], NDArray[np.bool_], float]]:
-    """For each channel: 16-bit voxels in slabs across ``axis``, where they hold any, and mm^-1 per unit. Cached."""
+_Packed = tuple[NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int32], float]
+
+
+def _packed(volume: AttenuationVolume, axis: int) -> list[_Packed]:
+    """For each channel: 16-bit voxels in slabs across ``axis``, the blocks that hold any, how many such blocks lie
+    below each (slab, z block, y block), and mm^-1 per unit. Cached."""
     key = f"numba-packed-{axis}"
     if key not in volume.cache:
         # (k, j, i) to the order's (z, y, x)
@@ -147,7 +151,7 @@ def _clearance(volume: AttenuationVolume, axis: int, threshold_mu: float) -> NDA
     """(z, y, x) in the axis' order: cells to the nearest one that the threshold crosses, as a chess king walks. Cached."""
     key = f"numba-clearance-{axis}-{threshold_mu!r}"
     if key not in volume.cache:
-        ((slabs, _, scale),) = _packed(volume, axis)
+        ((slabs, _, _, scale),) = _packed(volume, axis)
         whole = slabs[..., : kernels.SLAB].transpose(1, 2, 0, 3).reshape(*slabs.shape[1:3], -1)
         above = np.pad(whole > threshold_mu / scale, ((0, 1), (0, 1), (0, 1)))
         corners = np.zeros(whole.shape, np.uint8)
@@ -162,12 +166,14 @@ def _clearance(volume: AttenuationVolume, axis: int, threshold_mu: float) -> NDA
     return volume.cache[key]
 
 
-def _pack(mu: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.bool_], float]:
+def _pack(mu: NDArray[np.float32]) -> _Packed:
     scale = max(float(mu.max()), 1e-12) / 65535.0
     nz, ny, nx = (n + 2 * kernels.PAD for n in mu.shape)
     slabs = np.zeros((-(-nx // kernels.SLAB), nz, ny, kernels.SLAB + 1), np.uint16)
     kernels.pack(mu, np.float32(1.0 / scale), slabs)
-    return slabs, _occupied(slabs), scale
+    occupied = _occupied(slabs)
+    below = np.pad(occupied.cumsum(1, dtype=np.int32).cumsum(2, dtype=np.int32), ((0, 0), (1, 0), (1, 0)))
+    return slabs, occupied, below, scale
 
 
 def _occupied(slabs: NDArray[np.uint16]) -> NDArray[np.bool_]:
