@@ -1,7 +1,7 @@
 """Which pixels of an X-ray may be believed: inside the collimator and the image intensifier, not saturated.
 
 A field of view is convex, bounded by straight blades, the eight leaves of an iris, a circle, or blades
-and a circle; any other convex outline has to be sharper. Outside of it the image is flat, at the dark
+and a circle; what other outlines or noise hide, a network finds (``field_choice``). Outside of it the image is flat, at the dark
 end of a raw image or at either end of a processed one, and the change is a step. That tells it from
 open air around a patient, which is neither of such a shape nor bounded by a step.
 """
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from XRayRegistrationLib.images.faint_field import faint_shapes
 from XRayRegistrationLib.images.weights import resample_weights
 
 _WORKING_PX = 256  # longer side of the reduced image that the field is searched in
 _LEVELS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3)  # of the value range, above its end
-_LAST_LEVELS = (0.4, 0.5, 0.6)  # where those find nothing sure: what scatter, noise and flattening leave behind blades
 _OUTSIDE = (0.004, 0.75)  # least and most of the image that may lie outside of the field
 _FILLED = 0.93  # of the field, that is not as flat as the outside
 _LARGEST_CIRCLE = 0.75  # radius over the longer side; beyond, it bounds nothing
@@ -31,14 +29,9 @@ _SURE_FIT = (0.9875, 1.02)
 _RISE = 0.02  # of the value range: the least change at the edge
 _FLAT = 0.35  # spread of the outside over the change at its edge
 _PAINTED = 0.99  # of the outside's pixels, that have one value
-_ANY_LEVELS = (*_LEVELS, *_LAST_LEVELS, 0.7)  # for a field of any shape: where the step is sharp, any of them will do
-# Of a field of any shape: share filled and step, the latter at most 1. Of 130 simulated pictures of hips, heads and knees,
-# those without blades have at most 1.66, and nearly all with blades 1.90 to 2.00.
-_ANY_SHAPE = 1.88
 _STEP = {"box": 0.75, "circle": 0.5, "octagon": 0.75}  # of the change, that happens within two reduced pixels of the edge
 _EQUAL = 0.02  # difference of scores that means nothing
 _MARGIN_PX = 1.5  # penumbra, in reduced pixels
-_FAINT_MARGIN_PX = 3.0  # where the outline is less certain
 _PLATEAU = 8.0  # a histogram's last level this many times its neighbours is saturation
 _FEW_PIXELS = 2e-4  # of the field: fewer saturated pixels are chance
 _MOST_SATURATED = 0.3  # more is the picture's style, not a fault
@@ -50,19 +43,17 @@ class Field:
 
     Attributes:
         mask: (height, width) bool, True inside.
-        outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` when nothing is outside.
+        outside: ``"dark"`` or ``"bright"``, how the image is outside; ``""`` where it is neither, as behind blades in a
+            picture whose contrast was made even.
         painted: the outside has exactly one value, as a shutter drawn into the picture has.
         fit: overlap (intersection over union) of the field's shape with a box, an octagon or a circle; 0 where it was
-            too faint for its outline to be seen, or where it is none of these; above 1 where the outline is seen on few
-            sides only.
-        sharp: of any shape, but left by a step all around.
+            read; above 1 where the outline is seen on few sides only.
     """
 
     mask: NDArray[np.bool_]
     outside: str = ""
     painted: bool = False
     fit: float = 0.0
-    sharp: bool = False
 
 
 def field_candidates(values: NDArray[np.floating]) -> list[Field]:
@@ -80,17 +71,13 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
     low, high = (float(x) for x in np.percentile(small, [0.02, 99.98]))
     if min(small.shape) < 16 or high <= low:
         return []
-    plain = np.clip((small - low) / (high - low), 0.0, 1.0)
     smooth = (ndimage.median_filter(small, 3) - low) / (high - low)
     scale = np.array([small.shape[1] / width, small.shape[0] / height])
     u = (np.arange(width) + 0.5) * scale[0] - 0.5
     v = (np.arange(height) + 0.5) * scale[1] - 0.5
     found = []
     for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
-        fits = _fits_at(scaled, _LEVELS)
-        if not any(is_sure(fit) for _, fit, _ in fits):
-            last = _fits_at(scaled, _LAST_LEVELS)
-            fits = [found for found in last if is_sure(found[1])] or fits or last
+        fits = [found for found in (_field_at(scaled, level) for level in _LEVELS) if found is not None]
         if not fits:
             continue
         end = values.min() if outside == "dark" else values.max()
@@ -101,15 +88,21 @@ def field_candidates(values: NDArray[np.floating]) -> list[Field]:
         painted = bool(beyond.size and np.mean(beyond == end) > _PAINTED)
         _, fit, planes = good[0 if painted else -1]
         found.append(Field(_inside(planes, u, v, small.shape), outside, painted, fit))
-    for outside, scaled in (("dark", smooth), ("bright", 1.0 - smooth)):
-        if not found and (fits := _fits_at(scaled, _ANY_LEVELS, any_shape=True)):
-            _, _, planes = max(fits, key=lambda fit: fit[0])
-            found.append(Field(_inside(planes, u, v, small.shape), outside, sharp=True))
-    for shape, level in faint_shapes(plain):
-        outside = "dark" if level < 0.5 else "bright"
-        if outside not in [field.outside for field in found]:
-            found.append(Field(shape.depth(u, v[:, None]) > _FAINT_MARGIN_PX, outside))
     return found
+
+
+def convex_field(inside: NDArray[np.bool_], shape: tuple[int, ...], margin_px: float) -> NDArray[np.bool_] | None:
+    """The convex hull of what is ``inside`` of a reduced image, less a margin in its pixels, at the full size ``shape``.
+
+    None where it has no area.
+    """
+    v, u = np.nonzero(inside ^ ndimage.binary_erosion(inside))
+    try:
+        hull = ConvexHull(np.stack([u, v], axis=1).astype(np.float64))
+    except (QhullError, ValueError):  # no point, or all of them on one line
+        return None
+    u_all, v_all = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(shape[::-1], inside.shape[::-1], strict=True))
+    return _inside(hull.equations, u_all, v_all, inside.shape, margin=margin_px)
 
 
 def saturated(values: NDArray[np.floating], field: NDArray[np.bool_], dense_end: str) -> NDArray[np.bool_]:
@@ -163,21 +156,8 @@ def is_sure(fit: float) -> bool:
     return _SURE_FIT[0] <= fit <= _SURE_FIT[1]
 
 
-def _fits_at(
-    scaled: NDArray[np.floating], levels: tuple[float, ...], any_shape: bool = False
-) -> list[tuple[float, float, NDArray[np.float64]]]:
-    """The fields that these levels leave."""
-    return [found for found in (_field_at(scaled, level, any_shape) for level in levels) if found is not None]
-
-
-def _field_at(
-    scaled: NDArray[np.floating], level: float, any_shape: bool
-) -> tuple[float, float, NDArray[np.float64]] | None:
-    """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes).
-
-    Args:
-        any_shape: it need not be a box, an octagon or a circle; its fit is then 0.
-    """
+def _field_at(scaled: NDArray[np.floating], level: float) -> tuple[float, float, NDArray[np.float64]] | None:
+    """The field when everything below ``level`` that touches the border is outside: (score, fit, half-planes)."""
     if scaled[[0, 0, -1, -1], [0, -1, 0, -1]].min() >= level:  # a convex field leaves a corner out, if anything
         return None
     dark, _ = ndimage.label(scaled < level)
@@ -200,9 +180,6 @@ def _field_at(
     if not _OUTSIDE[0] < left_out < _OUTSIDE[1] or filled < _FILLED:
         return None
     step = _step(scaled, field)
-    if any_shape:
-        score = filled + min(step, 1.0)
-        return (score, 0.0, np.asarray(hull.equations, dtype=np.float64)) if score >= _ANY_SHAPE else None
     good = [fit for kind, fit in _shape_fits(field).items() if fit >= _SHAPE[kind] and step >= _STEP[kind]]
     if not good:
         return None

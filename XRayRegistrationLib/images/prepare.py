@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.images.camera_file import check_camera_size
-from XRayRegistrationLib.images.masks import Field, field_candidates, fill_masked, saturated
+from XRayRegistrationLib.images.field_choice import choose_fields, painted_over
+from XRayRegistrationLib.images.masks import Field, fill_masked, saturated
+from XRayRegistrationLib.images.picture_reading import PictureReading, read_picture
 from XRayRegistrationLib.images.polarity import check_polarity, decide_polarity
 from XRayRegistrationLib.images.xray import XRay
 
@@ -78,11 +80,12 @@ def prepare_xray(
     if image.max() <= image.min():
         raise InputError(f"{what} has the same value {image.min():g} everywhere; give an image that shows something")
     check_camera_size(camera, (image.shape[1], image.shape[0]), "the camera")
-    fields = field_candidates(image) if isinstance(mask, str) or polarity == "auto" else []
+    reading = read_picture(image) if isinstance(mask, str) or polarity == "auto" else None
+    fields = [] if reading is None else choose_fields(image, reading)
 
     def prepared(polarity: str, said: str, alternative: XRay | None = None) -> XRay:
         origin = {**(provenance or {}), "polarity": said}
-        valid = _mask(image, mask, fields, polarity, header.open_field, origin, what)
+        valid = _mask(image, mask, fields, reading, polarity, header.open_field, origin, what)
         if polarity == "bone_dark" and header.logarithmic:
             lines = np.float32(np.percentile(image[valid], _OPEN_BEAM_PERCENTILE)) - image
         elif polarity == "bone_dark":
@@ -96,7 +99,8 @@ def prepare_xray(
 
     if polarity != "auto":
         return prepared(polarity, f"given: {polarity.replace('_', ' ')}")
-    polarity, why, certain = decide_polarity(image, fields, header.polarity)
+    assert reading is not None
+    polarity, why, certain = decide_polarity(fields, reading.bone_bright, header.polarity)
     if certain:
         return prepared(polarity, f"found: {polarity.replace('_', ' ')}, {why}")
     other = "bone_bright" if polarity == "bone_dark" else "bone_dark"
@@ -108,6 +112,7 @@ def _mask(
     image: NDArray[np.float32],
     mask: NDArray[np.bool_] | str | None,
     fields: list[Field],
+    reading: PictureReading | None,
     polarity: str,
     open_field: NDArray[np.bool_] | None,
     provenance: dict[str, str],
@@ -119,14 +124,18 @@ def _mask(
     if isinstance(mask, str):
         if mask != "auto":
             raise InputError(f"mask {mask!r} is unknown; allowed are 'auto', None or an array of the image's size")
-        # blades let the least light through: where bone is dark they are dark; a painted shutter may be either
+        # blades let the least light through: where bone is dark they are dark, and what lies at the other end is open
+        # air; a painted shutter may be either
         dense_end = "dark" if polarity == "bone_dark" else "bright"
-        field = next((f for f in fields if f.painted or f.outside == dense_end), None)
+        field = next((f for f in fields if f.painted or f.outside in (dense_end, "")), None)
         valid = np.ones(image.shape, bool) if field is None else field.mask.copy()
         clipped = saturated(image, valid, dense_end)
-        valid &= ~clipped
+        assert reading is not None
+        covered = painted_over(image, reading, valid, dense_end)
+        valid &= ~(clipped | covered)
         seen = "whole image" if field is None else "field of view inside a collimator or image intensifier"
         provenance["mask"] = f"found: {seen}" + (f", {np.count_nonzero(clipped)} saturated pixels" if clipped.any() else "")
+        provenance["mask"] += f", {100 * covered.mean():.0f} % painted over" if covered.any() else ""
         if open_field is not None and (valid & open_field).mean() >= _LEAST_VALID:
             valid &= open_field
             provenance["mask"] += ", and the header's collimator, shutter or padding"

@@ -231,7 +231,7 @@ class _Run:
         # a high learning rate holds the network on a plateau, which is no reason to end before it falls
         p.without_better = 0 if better or self._fraction() < FALLS_AFTER else p.without_better + 1
         p.best_mm = min(p.best_mm, result.median_mm)
-        self.validation = f", validation {result.median_mm:.1f} mm"
+        self.validation = f", validation {result.median_mm:.1f} {self.task.unit}"
         self._count_time()
         if self.log is not None:
             self.log.add(iteration=p.iteration, validation_mm=result.median_mm, **result.details)

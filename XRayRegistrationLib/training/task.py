@@ -19,7 +19,8 @@ class Validation:
     """How well a network does on X-rays that it was not trained on.
 
     Attributes:
-        median_mm: median mTRE of the proposed poses; a case without a pose counts as infinite.
+        median_mm: median mTRE of the proposed poses; a case without a pose counts as infinite. Of a network that is not
+            for poses, its error in its task's ``unit``.
         details: more numbers, for the log.
     """
 
@@ -36,11 +37,13 @@ class Task(ABC):
     Attributes:
         method: name of the method.
         mixed_precision: the network may run in bfloat16 (losses are always float32).
+        unit: that validation is measured in.
         learning_rate: that this method learns well with. gradient_norm: to which its longer gradients are cut.
     """
 
     method: str
     mixed_precision: bool = True
+    unit: str = "mm"
     learning_rate: float = 1e-3
     gradient_norm: float = 1.0
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.networks.network_input import standardised
-from XRayRegistrationLib.simulation.appearance import develop, draw_appearance
+from XRayRegistrationLib.simulation.appearance import Appearance, develop, draw_appearance
 from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
 from XRayRegistrationLib.simulation.shots import Shots, label_shadows, shoot
@@ -45,6 +45,21 @@ class XRayBatch:
     hits_ct: Tensor
     open_field: Tensor
     shadows: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """X-rays as they come out of the simulation.
+
+    Attributes:
+        image: (N, H, W), not standardised.
+        open_field: (N, H, W) bool, where no collimator is in the way.
+        groups: the rendered geometries that they show, in order.
+    """
+
+    image: Tensor
+    open_field: Tensor
+    groups: list[_Group]
 
 
 @dataclass(frozen=True)
@@ -98,13 +113,11 @@ class XRayStream:
 
     def batch(self, number: int, device: torch.device) -> XRayBatch:
         """Batch ``number``, from 0. Fewer than ``options.apart`` batches in a row share no geometry."""
-        groups = [number - use * self.options.apart for use in range(self.appearances)]
-        rendered = [self._group(group, device) for group in groups]
-        shots = [group.shots for group in rendered]
-        path_mm = torch.cat([s.path_mm for s in shots])
         rng = np.random.default_rng([self.seed, _APPEARANCE, number])
-        looks = [draw_appearance(rng, self.options.appearance) for _ in range(len(path_mm))]
-        image, field = develop(path_mm, looks, self.options.camera)
+        looks = [draw_appearance(rng, self.options.appearance) for _ in range(self.group_size * self.appearances)]
+        pictures = self.pictures(number, device, looks)
+        image, field, rendered = pictures.image, pictures.open_field, pictures.groups
+        shots = [group.shots for group in rendered]
         known = torch.as_tensor(rng.random(len(image)) < self.options.known_field, device=field.device)
         return XRayBatch(
             standardised(image, field | ~known[:, None, None])[:, None],
@@ -114,6 +127,13 @@ class XRayStream:
             field,
             torch.cat([group.shadows for group in rendered if group.shadows is not None]) if self.labels else None,
         )
+
+    def pictures(self, number: int, device: torch.device, looks: Sequence[Appearance]) -> Pictures:
+        """What batch ``number`` shows, with a look for each image."""
+        groups = [self._group(number - use * self.options.apart, device) for use in range(self.appearances)]
+        path_mm = torch.cat([group.shots.path_mm for group in groups])
+        image, field = develop(path_mm, looks, self.options.camera)
+        return Pictures(image, field, groups)
 
     def _group(self, group: int, device: torch.device) -> _Group:
         """Rendered poses of one CT; groups below 0 stand in for those that a first batch would use again."""
