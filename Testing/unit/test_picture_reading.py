@@ -12,6 +12,7 @@ from scipy import ndimage
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.images import picture_reading
 from XRayRegistrationLib.images.field_choice import choose_fields, painted_over
+from XRayRegistrationLib.images.masks import reduce_to
 from XRayRegistrationLib.images.picture_reading import PictureReading, picture_channels, read_picture
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.networks.picture_network import PictureNetwork
@@ -33,7 +34,7 @@ def reading_of(field: np.ndarray, painted: np.ndarray | None = None) -> PictureR
     """What a network would say that sees it all."""
 
     def small(x: np.ndarray) -> np.ndarray:
-        return picture_reading.at_size(x.astype(np.float32), 128, 128)
+        return reduce_to(x, 128, 128)
 
     return PictureReading(small(~field), small(np.zeros(field.shape) if painted is None else painted), 5.0)
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from XRayRegistrationLib.images.masks import Field, convex_field, field_candidates, is_sure
-from XRayRegistrationLib.images.picture_reading import VALUE_ENDS, PictureReading, at_size
+from XRayRegistrationLib.images.masks import Field, convex_field, field_candidates, is_sure, reduce_to
+from XRayRegistrationLib.images.picture_reading import VALUE_ENDS, PictureReading
 
 _CLOSED, _PAINTED = 0.5, 0.4  # probabilities
 _END = 0.1  # of the value range; what is further from both ends is neither dark nor bright
@@ -54,7 +54,7 @@ def painted_over(
     covered = ndimage.binary_dilation(reading.painted > _PAINTED, np.ones((3, 3)), iterations=_PAINTED_MARGIN_PX)
     low, high = np.percentile(values, VALUE_ENDS)
     into = (high - values if dense_end == "dark" else values - low) / max(high - low, 1e-12)
-    found = field & (into > _AIR) & (at_size(covered.astype(np.float32), *field.shape) > 0.5)
+    found = field & (into > _AIR) & (reduce_to(covered, *field.shape) > 0.5)
     return found if found.sum() <= _MOST_PAINTED * field.sum() else np.zeros_like(found)
 
 

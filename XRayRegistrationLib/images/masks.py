@@ -1,9 +1,9 @@
 """Which pixels of an X-ray may be believed: inside the collimator and the image intensifier, not saturated.
 
 A field of view is convex, bounded by straight blades, the eight leaves of an iris, a circle, or blades
-and a circle; what other outlines or noise hide, a network finds (``field_choice``). Outside of it the image is flat, at the dark
-end of a raw image or at either end of a processed one, and the change is a step. That tells it from
-open air around a patient, which is neither of such a shape nor bounded by a step.
+and a circle; what other outlines or noise hide, a network finds (``field_choice``). Outside of it the
+image is flat, at the dark end of a raw image or at either end of a processed one, and the change is a
+step. That tells it from open air around a patient, which is neither of such a shape nor bounded by a step.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def fill_masked(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray
 
 
 def reduce_to(values: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
-    """Averages of area (height, width)."""
+    """At the size (height, width): averages of area where it shrinks, linear where it grows."""
     rows, columns = resample_weights(values.shape[0], height), resample_weights(values.shape[1], width)
     return np.asarray((rows @ values.astype(np.float32)) @ columns.T, dtype=np.float32)
 

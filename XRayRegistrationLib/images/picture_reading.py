@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from XRayRegistrationLib.images.weights import resample_weights
+from XRayRegistrationLib.images.masks import reduce_to
 
 CHANNELS = 2
 WIDTHS = (16, 32, 48, 64)  # of the network's levels, the first at half of the picture's pixels
@@ -45,17 +45,12 @@ def read_picture(values: NDArray[np.floating]) -> PictureReading:
     """Read a picture (height, width) of any scale and either polarity; finite."""
     longer = max(values.shape)
     height, width = (max(1, round(n * READ_PX / longer)) for n in values.shape)
-    small = _resampled(values.astype(np.float32), height, width)
+    small = reduce_to(values, height, width)
     below, right = (-n % MULTIPLE for n in (height, width))
     seen = np.pad(picture_channels(small), ((0, 0), (0, below), (0, right)), mode="edge")
     logits, bright = _forward(_weights(), seen)
     closed, painted = 1.0 / (1.0 + np.exp(-np.clip(logits[:, :height, :width], -30, 30)))
     return PictureReading(closed, painted, bright)
-
-
-def at_size(map_: Array, height: int, width: int) -> Array:
-    """A map of a reading at the size of the picture."""
-    return _resampled(map_, height, width)
 
 
 def picture_channels(values: Array) -> Array:
@@ -98,11 +93,6 @@ def _filtered(weights: dict[str, Array], name: str, x: Array) -> Array:
     around = sliding_window_view(np.pad(x, ((1, 1), (1, 1), (0, 0))), (3, 3), axis=(0, 1))  # (h, w, in, 3, 3)
     flat = around.transpose(0, 1, 3, 4, 2).reshape(x.shape[0] * x.shape[1], -1)
     return np.asarray((flat @ filters.reshape(-1, filters.shape[-1]) + weights[f"{name}.bias"]).reshape(*x.shape[:2], -1))
-
-
-def _resampled(values: Array, height: int, width: int) -> Array:
-    rows, columns = resample_weights(values.shape[0], height), resample_weights(values.shape[1], width)
-    return np.asarray((rows @ values) @ columns.T, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -166,7 +166,7 @@ def _batch(streams: Sequence[XRayStream], number: int, seed: int, device: torch.
     for image, field, look in zip(images, fields, looks, strict=True):
         values = _curved(_shuttered(image, field, rng), rng)
         turn, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        maps = [*picture_channels(values), ~field, painted_over(look, *field.shape)]
+        maps = [*picture_channels(values), ~field, _boxes(look, *field.shape)]
         maps = [np.rot90(m[:, ::-1] if mirrored else m, turn) for m in maps]
         seen.append(np.stack(maps[:2]))
         closed.append(maps[2])
@@ -183,7 +183,7 @@ def _averaged(look: Appearance, rng: np.random.Generator) -> Appearance:
     return replace(look, boxes=boxes, noise=look.noise * left, photons=look.photons / left**2)
 
 
-def painted_over(look: Appearance, height: int, width: int) -> NDArray[np.bool_]:
+def _boxes(look: Appearance, height: int, width: int) -> NDArray[np.bool_]:
     """Where boxes lie over a picture."""
     out = np.zeros((height, width), bool)
     for u, v, wide, high, _, _ in look.boxes:
