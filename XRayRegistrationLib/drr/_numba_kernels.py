@@ -3,8 +3,9 @@
 Voxels lie in slabs of planes across the axis x that the rays run along, each slab with the first
 plane of the next: (slab, z, y, x within it). A tile of neighbouring rays goes through slab after slab
 together: what one of them fetches from memory into the cache serves the others, and the samples of
-a ray within a slab become vector instructions. Slabs are padded with zeros, and blocks of them that
-hold nothing are stepped over. A ``jacobian`` of None compiles to a loop without derivatives.
+a ray within a slab become vector instructions, eight lanes for its eight planes. Slabs are padded with
+zeros; a tile, then a ray, steps over those in which it meets nothing. A ``jacobian`` of None compiles to
+a loop without derivatives.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from numba import njit, prange
 
 TILE = 8  # pixels on a side
-SLAB = 16  # planes
-BLOCK = 4  # voxels of y and z that are looked up together
+SLAB = 8  # planes
+BLOCK = 2  # voxels of y and z that are looked up together
 PAD = 2  # zeros around the voxels
 
 
@@ -69,30 +70,38 @@ def _clamp(value, upper):
 
 
 @njit(cache=True, inline="always")
-def _meets(occupied, s, y, z, sy, sz, count):
-    """Whether a ray may meet anything in a slab at its ``count`` samples (y + k sy, z + k sz).
-
-    A block's neighbours count for it, so one look in the middle is enough unless the ray is steep.
-    """
-    last = np.float32(count - 1)
-    looks = 1 + int(max(abs(sy), abs(sz)) * last / np.float32(2 * BLOCK))
-    for i in range(looks):
-        k = last * (np.float32(i) + np.float32(0.5)) / np.float32(looks)
-        block_y = min(max(int(y + sy * k), 0) // BLOCK, occupied.shape[2] - 1)
-        block_z = min(max(int(z + sz * k), 0) // BLOCK, occupied.shape[1] - 1)
-        if occupied[s, block_z, block_y]:
-            return True
-    return False
-
-
-@njit(cache=True, inline="always")
 def _block(value, last):
     """The block that a voxel lies in; those beyond an end lie in the last one there."""
     return min(max(int(value), 0) // BLOCK, last)
 
 
 @njit(cache=True, inline="always")
-def _tile_meets(below, s, m, rays, ox, oy, oz, u0, v0, rows, columns):
+def _any_within(below, s, first_y, last_y, first_z, last_z):
+    """Whether samples of a slab between these y and z may meet anything."""
+    y_end, z_end = below.shape[2] - 2, below.shape[1] - 2
+    y_low, y_high = _block(first_y, y_end), _block(last_y, y_end) + 1
+    z_low, z_high = _block(first_z, z_end), _block(last_z, z_end) + 1
+    return below[s, z_high, y_high] - below[s, z_low, y_high] - below[s, z_high, y_low] + below[s, z_low, y_low] > 0
+
+
+@njit(cache=True, inline="always")
+def _meets(below, s, y, z, sy, sz, count):
+    """Whether a ray may meet anything in a slab at its ``count`` samples (y + k sy, z + k sz)."""
+    last = np.float32(count - 1)
+    y_end, z_end = y + sy * last, z + sz * last
+    return _any_within(below, s, min(y, y_end), max(y, y_end), min(z, z_end), max(z, z_end))
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _line(m, rays, ox, oy, oz, u, v):
+    """A pixel's ray by x: y and z at x = 0, each with its change from plane to plane."""
+    _, _, _, dx, dy, dz = _direction(m, rays, u, v)
+    sy, sz = dy / dx, dz / dx
+    return oy - sy * ox, sy, oz - sz * ox, sz
+
+
+@njit(cache=True, inline="always")
+def _tile_meets(below, s, corners):
     """Whether any ray of a tile may meet anything in a slab.
 
     Where the rays cross a plane of x, those of a tile lie within the hull of its corners', and between two planes
@@ -100,18 +109,13 @@ def _tile_meets(below, s, m, rays, ox, oy, oz, u0, v0, rows, columns):
     """
     first_y = first_z = 1e9
     last_y = last_z = -1e9
-    for corner in range(4):
-        u, v = u0 + (corner % 2) * (columns - 1), v0 + (corner // 2) * (rows - 1)
-        _, _, _, dx, dy, dz = _direction(m, rays, u, v)
+    for y0, sy, z0, sz in corners:
         for end in range(2):
-            t = ((s + end) * SLAB - ox) / dx
-            y, z = oy + t * dy, oz + t * dz
+            x = (s + end) * SLAB
+            y, z = y0 + sy * x, z0 + sz * x
             first_y, last_y = min(first_y, y), max(last_y, y)
             first_z, last_z = min(first_z, z), max(last_z, z)
-    y_end, z_end = below.shape[2] - 2, below.shape[1] - 2
-    y_low, y_high = _block(first_y, y_end), _block(last_y, y_end) + 1
-    z_low, z_high = _block(first_z, z_end), _block(last_z, z_end) + 1
-    return below[s, z_high, y_high] - below[s, z_low, y_high] - below[s, z_high, y_low] + below[s, z_low, y_low] > 0
+    return _any_within(below, s, first_y, last_y, first_z, last_z)
 
 
 @njit(cache=True, inline="always")
@@ -192,7 +196,7 @@ def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride,
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_planes(slabs, occupied, below, scale, origin, linear, rays, centre, stride, image, jacobian):
+def integrate_planes(slabs, below, scale, origin, linear, rays, centre, stride, image, jacobian):
     """Joseph's method (IEEE TMI 1982): samples where rays cross every ``stride``-th plane of x.
 
     There the field is bilinear: four voxels a sample instead of eight. Along a ray mu starts and ends
@@ -211,16 +215,28 @@ def integrate_planes(slabs, occupied, below, scale, origin, linear, rays, centre
         rows, columns = min(TILE, height - v0), min(TILE, width - u0)
         ox, oy, oz = origin[n, 0], origin[n, 1], origin[n, 2]
         m = _nine(linear, n)
-        lines = np.empty((rows * columns, 4), np.float32)  # y and z at plane 0, and their change from plane to plane
+        corners = (
+            _line(m, rays, ox, oy, oz, u0, v0),
+            _line(m, rays, ox, oy, oz, u0 + columns - 1, v0),
+            _line(m, rays, ox, oy, oz, u0, v0 + rows - 1),
+            _line(m, rays, ox, oy, oz, u0 + columns - 1, v0 + rows - 1),
+        )
+        first = 0
+        while first < slabs.shape[0] and not _tile_meets(below, first, corners):
+            first += 1
+        if first == slabs.shape[0]:
+            image[n, v0 : v0 + rows, u0 : u0 + columns] = 0.0
+            if jacobian is not None:
+                jacobian[n, :, v0 : v0 + rows, u0 : u0 + columns] = 0.0
+            continue
+        lines = np.empty((rows * columns, 4), np.float32)
         sums = np.zeros((rows * columns, 5), np.float32)
         for i in range(rows * columns):
-            _, _, _, dx, dy, dz = _direction(m, rays, u0 + i % columns, v0 + i // columns)
-            lines[i, 0] = oy - dy / dx * ox
-            lines[i, 1] = dy / dx
-            lines[i, 2] = oz - dz / dx * ox
-            lines[i, 3] = dz / dx
-        for s in range(slabs.shape[0]):
-            if not _tile_meets(below, s, m, rays, ox, oy, oz, u0, v0, rows, columns):
+            lines[i, 0], lines[i, 1], lines[i, 2], lines[i, 3] = _line(
+                m, rays, ox, oy, oz, u0 + i % columns, v0 + i // columns
+            )
+        for s in range(first, slabs.shape[0]):
+            if not _tile_meets(below, s, corners):
                 continue
             slab = np.uintp(s) * np.uintp(slabs.shape[1]) * plane
             begin = -(s * SLAB) % stride
@@ -230,7 +246,7 @@ def integrate_planes(slabs, occupied, below, scale, origin, linear, rays, centre
                 sz = lines[i, 3]
                 y0 = lines[i, 0] + sy * x0
                 z0 = lines[i, 2] + sz * x0
-                if not _meets(occupied, s, y0, z0, sy, sz, SLAB):
+                if not _meets(below, s, y0, z0, sy, sz, SLAB):
                     continue
                 if stride == 1:  # a loop of known length becomes vector instructions
                     total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, 0, 1, jacobian)
@@ -262,7 +278,7 @@ def integrate_planes(slabs, occupied, below, scale, origin, linear, rays, centre
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_steps(slabs, occupied, scale, origin, linear, rays, centre, step, image, jacobian):
+def integrate_steps(slabs, below, scale, origin, linear, rays, centre, step, image, jacobian):
     """Samples of the trilinear field at (k + 1/2) ``step`` mm from the source."""
     # unsigned: Numba looks for negative indices otherwise, at every voxel
     row, one = np.uintp(SLAB + 1), np.uintp(1)
@@ -308,7 +324,7 @@ def integrate_steps(slabs, occupied, scale, origin, linear, rays, centre, step, 
                 sx = np.float32(dx * step)
                 sy = np.float32(dy * step)
                 sz = np.float32(dz * step)
-                if not _meets(occupied, s, y0, z0, sy, sz, count):
+                if not _meets(below, s, y0, z0, sy, sz, count):
                     continue
                 total = zero
                 gx = zero

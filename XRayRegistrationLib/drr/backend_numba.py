@@ -66,7 +66,7 @@ def _integrated(
     for group, axis, origin, linear in _by_axis(volume, camera_from_ct):
         centre = None if centre_camera is None else np.ascontiguousarray(centre_camera[group], dtype=np.float64)
         planes = int(step_mm / volume.spacing_mm[axis] * (1 + 1e-6))
-        for c, (slabs, occupied, below, scale) in enumerate(_packed(volume, axis)):
+        for c, (slabs, below, scale) in enumerate(_packed(volume, axis)):
             # straight into the result where it lies in one piece, as it does for one pose
             whole = len(group) == shape[0] and shape[1] == 1
             image = out[:, c] if whole else np.empty((len(group), *shape[2:]), np.float32)
@@ -75,9 +75,9 @@ def _integrated(
                 jacobian = out_jacobian[:, c] if whole else np.empty((len(group), 6, *shape[2:]), np.float32)
             rest = (scale, origin, linear, rays, centre)
             if planes >= 1 and not wide:
-                kernels.integrate_planes(slabs, occupied, below, *rest, planes, image, jacobian)
+                kernels.integrate_planes(slabs, below, *rest, planes, image, jacobian)
             else:
-                kernels.integrate_steps(slabs, occupied, *rest, step_mm, image, jacobian)
+                kernels.integrate_steps(slabs, below, *rest, step_mm, image, jacobian)
             if not whole:
                 out[group, c] = image
                 if out_jacobian is not None:
@@ -92,7 +92,7 @@ def first_last_hit(
     summed = volume if len(volume.channels) == 1 else AttenuationVolume(volume.channels.sum(axis=0), volume.ct_from_ijk)
     out = np.empty((len(camera_from_ct), 2, camera.height, camera.width), np.float32)
     for group, axis, origin, linear in _by_axis(summed, camera_from_ct):
-        ((slabs, _, _, scale),) = _packed(summed, axis)
+        ((slabs, _, scale),) = _packed(summed, axis)
         depth = np.full((len(group), *out.shape[1:]), np.nan, np.float32)
         clearance = _clearance(summed, axis, threshold_mu)
         kernels.first_last_hit(slabs, scale, clearance, origin, linear, _rays(camera), step_mm, threshold_mu, depth)
@@ -133,12 +133,12 @@ def _rays(camera: Camera) -> NDArray[np.float64]:
     return np.array([camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]])
 
 
-_Packed = tuple[NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int32], float]
+_Packed = tuple[NDArray[np.uint16], NDArray[np.int32], float]
 
 
 def _packed(volume: AttenuationVolume, axis: int) -> list[_Packed]:
-    """For each channel: 16-bit voxels in slabs across ``axis``, the blocks that hold any, how many such blocks lie
-    below each (slab, z block, y block), and mm^-1 per unit. Cached."""
+    """For each channel: 16-bit voxels in slabs across ``axis``, how many blocks that hold any lie below each
+    (slab, z block, y block), and mm^-1 per unit. Cached."""
     key = f"numba-packed-{axis}"
     if key not in volume.cache:
         # (k, j, i) to the order's (z, y, x)
@@ -151,7 +151,7 @@ def _clearance(volume: AttenuationVolume, axis: int, threshold_mu: float) -> NDA
     """(z, y, x) in the axis' order: cells to the nearest one that the threshold crosses, as a chess king walks. Cached."""
     key = f"numba-clearance-{axis}-{threshold_mu!r}"
     if key not in volume.cache:
-        ((slabs, _, _, scale),) = _packed(volume, axis)
+        ((slabs, _, scale),) = _packed(volume, axis)
         whole = slabs[..., : kernels.SLAB].transpose(1, 2, 0, 3).reshape(*slabs.shape[1:3], -1)
         above = np.pad(whole > threshold_mu / scale, ((0, 1), (0, 1), (0, 1)))
         corners = np.zeros(whole.shape, np.uint8)
@@ -171,17 +171,16 @@ def _pack(mu: NDArray[np.float32]) -> _Packed:
     nz, ny, nx = (n + 2 * kernels.PAD for n in mu.shape)
     slabs = np.zeros((-(-nx // kernels.SLAB), nz, ny, kernels.SLAB + 1), np.uint16)
     kernels.pack(mu, np.float32(1.0 / scale), slabs)
-    occupied = _occupied(slabs)
-    below = np.pad(occupied.cumsum(1, dtype=np.int32).cumsum(2, dtype=np.int32), ((0, 0), (1, 0), (1, 0)))
-    return slabs, occupied, below, scale
+    below = np.pad(_occupied(slabs).cumsum(1, dtype=np.int32).cumsum(2, dtype=np.int32), ((0, 0), (1, 0), (1, 0)))
+    return slabs, below, scale
 
 
 def _occupied(slabs: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether there is anything in a slab's block or in a neighbour of it: (slab, z block, y block)."""
+    """Whether samples in a slab's block meet anything: (slab, z block, y block)."""
     found = slabs.any(axis=3)
     for axis in (1, 2):
         starts = np.arange(0, found.shape[axis], kernels.BLOCK)
         # a sample is between its voxel and the next one, which may be the next block's first
         following = np.take(found, np.minimum(starts + kernels.BLOCK, found.shape[axis] - 1), axis=axis)
         found = np.logical_or.reduceat(found, starts, axis=axis) | following
-    return ndimage.binary_dilation(found, np.ones((1, 3, 3)))
+    return np.asarray(found)
