@@ -21,7 +21,7 @@ from XRayRegistrationLib.evaluation import predict as predict_module
 from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases, bone_share, is_truncated
 from XRayRegistrationLib.evaluation.paper_figures import FIGURES, paper_figures
 from XRayRegistrationLib.evaluation.predict import MethodRun, predict
-from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, PLAIN, PROTOCOLS, TRUNCATED
+from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, LITTLE_BONE, PLAIN, PROTOCOLS, TRUNCATED
 from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, START, score, score_cases, summary
 from XRayRegistrationLib.evaluation.store import ERROR, Store
 from XRayRegistrationLib.evaluation.variants import VARIANTS
@@ -125,6 +125,28 @@ def test_poses_with_too_little_bone_are_drawn_again_and_counted(source, monkeypa
     monkeypatch.setattr(cases_module, "_MOST_DRAWS", 20)
     with pytest.raises(InputError, match="which wants 99 %"):
         replace(source, protocol=replace(wide, least_bone=0.99)).case("phantom", 0)
+
+
+def test_an_image_whose_blades_leave_little_bone_is_of_a_group_of_its_own(source, monkeypatch):
+    case = replace(source, protocol=CLEAN).case("phantom", 0)
+    bone = source.patient("phantom").bone
+    whole = np.ones((case.camera.height, case.camera.width), bool)
+    share = bone_share(case.camera, case.camera_from_ct, bone)
+    assert bone_share(case.camera, case.camera_from_ct, bone, whole) == pytest.approx(share)
+    upper = whole.copy()
+    upper[case.camera.height // 2 :] = False
+    halves = [bone_share(case.camera, case.camera_from_ct, bone, half) for half in (upper, ~upper)]
+    assert sum(halves) == pytest.approx(share)
+    assert LITTLE_BONE not in case.tags
+    develop = cases_module.develop
+
+    def behind_blades(*args, **kwargs):
+        image, field = develop(*args, **kwargs)
+        field[..., : int(0.92 * field.shape[-1])] = False  # nowhere else can there be bone to see
+        return image, field
+
+    monkeypatch.setattr(cases_module, "develop", behind_blades)
+    assert LITTLE_BONE in replace(source, protocol=CLEAN).case("phantom", 0).tags
 
 
 def test_starts_come_with_the_case_and_challenging_poses_are_a_group(source):

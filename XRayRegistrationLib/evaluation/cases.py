@@ -20,12 +20,21 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, PLAIN, TRUNCATED, Protocol
+from XRayRegistrationLib.evaluation.protocols import (
+    CHALLENGING,
+    INSTRUMENTS,
+    INVERTED,
+    LITTLE_BONE,
+    PLAIN,
+    TRUNCATED,
+    Protocol,
+)
 from XRayRegistrationLib.files.landmarks import read_landmarks
 from XRayRegistrationLib.files.result_file import describe_input
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.ct import read_ct, read_labels
+from XRayRegistrationLib.images.masks import reduce_to
 from XRayRegistrationLib.images.prepare import prepare_xray
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
@@ -38,6 +47,7 @@ from XRayRegistrationLib.simulation.subject import Subject, make_subject
 Array = NDArray[np.float64]
 
 LEAST_WHOLE = 0.5  # of the bone's surface points in the image; below, the bone counts as truncated
+LEAST_SHOWN = 0.10  # of the image that shows bone where no blade is; SCR's evaluator skips images with less
 _VOXEL_MM = 1.0  # of the CT that images are made of: as fine as CTs of the bones are
 _MOST_DRAWS = 500  # of a pose that shows enough bone
 _BONE_PX = 64  # longest side of the image on which the share of bone is counted
@@ -209,12 +219,14 @@ def make_case(protocol: Protocol, subject: Subject, number: int, seed: int) -> C
     look = np.random.default_rng([*key, 1])  # of its own, so that the poses stay when an appearance changes
     instruments = bool(look.random() < protocol.instruments_share)
     inverted = bool(look.random() < protocol.inverted_share)
-    values = _simulated(protocol, subject, pose, look, instruments=instruments, inverted=inverted)
+    values, open_field = _simulated(protocol, subject, pose, look, instruments=instruments, inverted=inverted)
     xray = prepare_xray(values, protocol.camera, source=f"{protocol.name} {subject.name} {number}")
     special = ((INSTRUMENTS, instruments), (INVERTED, inverted), (CHALLENGING, challenging))
     tags = [name for name, there in special if there] or [PLAIN]
     if is_truncated(protocol.camera, pose, subject.bone):
         tags.append(TRUNCATED)
+    if bone_share(protocol.camera, pose, subject.bone, open_field) < LEAST_SHOWN:
+        tags.append(LITTLE_BONE)
     start = None
     if protocol.start_sampler is not None:
         start = pose_sampler(protocol.start_sampler).sample(subject, protocol.camera, np.random.default_rng([*key, 3]))
@@ -226,12 +238,17 @@ def is_truncated(camera: Camera, camera_from_ct: Array, bone: BoneModel) -> bool
     return fraction_in_view(bone.surface_points, camera, camera_from_ct) < LEAST_WHOLE
 
 
-def bone_share(camera: Camera, camera_from_ct: Array, bone: BoneModel) -> float:
-    """Fraction 0..1 of the image that shows bone."""
+def bone_share(
+    camera: Camera, camera_from_ct: Array, bone: BoneModel, open_field: NDArray[np.bool_] | None = None
+) -> float:
+    """Fraction 0..1 of the image that shows bone, where no blade is: ``open_field`` (height, width), None for everywhere."""
     scale = _BONE_PX / max(camera.width, camera.height)
     small = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
     step_mm = float(bone.bone.spacing_mm.max())
-    return float((render(bone.bone, small, camera_from_ct, step_mm=step_mm) > _BONE_LINE).mean())
+    shown = render(bone.bone, small, camera_from_ct, step_mm=step_mm) > _BONE_LINE
+    if open_field is None:
+        return float(shown.mean())
+    return float((shown * reduce_to(open_field.astype(np.float32), small.height, small.width)).mean())
 
 
 def patient_of(subject: Subject) -> Patient:
@@ -258,8 +275,9 @@ def _pose_with_bone(protocol: Protocol, sampler: str, subject: Subject, rng: np.
 
 def _simulated(
     protocol: Protocol, subject: Subject, pose: Array, rng: np.random.Generator, *, instruments: bool, inverted: bool
-) -> NDArray[np.float32]:
-    """Values (height, width) as a display has them: bone bright unless inverted; blades are left for the preparation."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Values (height, width) as a display has them, bone bright unless inverted; and where no blade is, which the
+    preparation is not told."""
     camera = protocol.camera
     assert camera is not None
     options = replace(
@@ -269,9 +287,8 @@ def _simulated(
     # the hits, which teach networks, are not needed: as few as there can be
     shots = shoot(subject, camera, pose, hits_stride=math.gcd(camera.width, camera.height))
     depth_mm = transform_points(pose, subject.centre_ct)[2]
-    image, _ = develop(shots.path_mm, [appearance], camera, object_depth_mm=max(depth_mm, 1.0))
-    values: NDArray[np.float32] = image[0].numpy()
-    return values
+    image, open_field = develop(shots.path_mm, [appearance], camera, object_depth_mm=max(depth_mm, 1.0))
+    return image[0].numpy(), open_field[0].numpy()
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,8 @@ from XRayRegistrationLib.methods.options import nearest_names
 
 #: Tags of a case; each is a group of the tables, beside "all".
 PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING = "plain", "truncated", "instruments", "inverted", "challenging"
-GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING)
+LITTLE_BONE = "little bone"
+GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING, LITTLE_BONE)
 
 
 @dataclass(frozen=True)
