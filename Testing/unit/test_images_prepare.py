@@ -183,6 +183,20 @@ def test_a_single_darkest_pixel_is_not_saturation():
     assert not saturated(image, np.ones(image.shape, bool), "dark").any()
 
 
+def test_pixels_that_noise_drove_to_the_end_stay_and_areas_that_are_clipped_do_not():
+    lines = limb()
+    noise = np.random.default_rng(0).normal(0.0, 12.0, lines.shape)
+    dense = lines > np.percentile(lines[lines > 0], 80)
+    area = dense & (V < 40)  # of the densest bone, the upper part lies beyond the detector's end and the rest just before it
+    values = 255 * np.exp(-0.9 * lines) + noise
+    image = np.clip(np.where(area, -100.0, np.where(dense, noise, np.maximum(values, 1.0))), 0.0, 255.0).astype(np.float32)
+    scattered = (image == 0) & ~area
+    assert scattered.sum() > 0.4 * (dense & ~area).sum()  # half of what is just before the end
+    clipped = saturated(image, np.ones(image.shape, bool), "dark")
+    assert clipped[ndimage.binary_opening(area, np.ones((3, 3)))].all()
+    assert (clipped & scattered).sum() < 0.15 * scattered.sum()
+
+
 # --- fill -----------------------------------------------------------------------------------------
 
 

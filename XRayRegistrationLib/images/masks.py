@@ -108,7 +108,8 @@ def convex_field(inside: NDArray[np.bool_], shape: tuple[int, ...], margin_px: f
 def saturated(values: NDArray[np.floating], field: NDArray[np.bool_], dense_end: str) -> NDArray[np.bool_]:
     """Pixels clipped at the end where the dense bone is (``"dark"`` or ``"bright"``): there the value is only a bound.
 
-    A clipped open beam is left alone: it says "nothing here", which is true and keeps bone out of it.
+    A clipped open beam is left alone: it says "nothing here", which is true and keeps bone out of it. So are single
+    pixels that noise drove to the end: they are off by no more than the noise, and bone full of such holes has no edges.
     """
     inside = values[field]
     if inside.size == 0:
@@ -121,7 +122,9 @@ def saturated(values: NDArray[np.floating], field: NDArray[np.bool_], dense_end:
     plateau = len(levels) > 8 and count > _PLATEAU * max(1.0, float(near.mean()))
     if not plateau or not _FEW_PIXELS < count / inside.size < _MOST_SATURATED:
         return np.zeros(values.shape, bool)
-    return clipped & field
+    clipped &= field
+    areas = ndimage.binary_erosion(clipped, np.ones((3, 3)), border_value=1)
+    return clipped & ndimage.binary_dilation(areas, np.ones((3, 3)), iterations=2)
 
 
 def fill_masked(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
