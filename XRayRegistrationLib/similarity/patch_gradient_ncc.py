@@ -115,13 +115,14 @@ class PatchGradientNcc:
         weights /= weights.sum()
         kernel = smoothing_kernel(self._sigma)
         fixed, mean, raised = (np.stack(part) for part in zip(*(w.patches() for w in self._windows), strict=True))
-        spread, count = 1.0 / np.sqrt(raised), 1.0 / self._windows[0].count
+        inverse_spread, inverse_count = 1.0 / np.sqrt(raised), 1.0 / self._windows[0].count
         radius, floor = self._windows[0].radius, self._windows[0].floor
+        settings = (kernel, self._inner, radius, floor, fixed, mean, inverse_spread, inverse_count, weights)
 
         def compiled(moving: NDArray[np.floating]) -> NDArray[np.float64]:
             out = np.empty(len(moving))
             images = np.ascontiguousarray(moving)
-            mean_patch_ncc(images, self._mask, kernel, self._inner, radius, floor, fixed, mean, spread, count, weights, out)
+            mean_patch_ncc(images, self._mask, *settings, out)
             return np.clip(out, -1.0, 1.0)
 
         return compiled
