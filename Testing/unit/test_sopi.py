@@ -167,7 +167,7 @@ def test_the_guess_learns_from_its_picture(subject: Subject) -> None:
 
 def test_it_learns_and_registers(ct: Volume, model: BoneModel, subject: Subject, tmp_path: Path) -> None:
     stream = StreamOptions(SMALL, "sopi", AppearanceOptions.clean())
-    training = replace(OPTIONS, iterations=100, warmup=10, validate_every=100, averaging=0.95, learning_rate=3e-3)
+    training = replace(OPTIONS, iterations=160, warmup=10, validate_every=160, averaging=0.95, learning_rate=3e-3)
     task = SopiTask([subject], [], METHOD.options(), stream, training)
     torch.manual_seed(0)
     new = task.network().eval()
