@@ -174,9 +174,7 @@ def test_dense_pixels_at_the_detectors_end_are_masked_and_the_open_beam_is_not()
     clipped = saturated(image, np.ones(image.shape, bool), "dark")
     np.testing.assert_array_equal(clipped, image == 0)
     xray = prepare_xray(image, CAMERA, polarity="bone_dark")
-    assert not xray.mask[image == 0].any()
-    assert xray.mask[image == 255].all()
-    assert xray.mask[image > 0].mean() > 0.99  # what is read as painted over may cost a smooth phantom a little
+    np.testing.assert_array_equal(xray.mask, image > 0)
     assert "saturated" in xray.provenance["mask"]
 
 
