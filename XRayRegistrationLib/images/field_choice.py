@@ -17,6 +17,9 @@ _ALIKE = 0.03  # of the picture: outlines that differ by less are the same
 _READ_MARGIN_PX = -0.5  # of what the network saw; it learned to stay off the penumbra itself
 _MOST_PAINTED = 0.5  # of the field; more is the picture's style, not boxes over it
 _PAINTED_MARGIN_PX = 1
+_BLANK = 0.5  # of a painted piece that was read has one value: 0.63 and more of those that are there, at most 0.4 of others
+_SAME = 0.002  # of the value range
+_MOST_GROWN = 3.0  # times the area that was read
 _AIR = 0.02  # of the value range, next to its end
 
 
@@ -42,20 +45,38 @@ def choose_fields(values: NDArray[np.floating], reading: PictureReading) -> list
 def painted_over(
     values: NDArray[np.floating], reading: PictureReading, field: NDArray[np.bool_], dense_end: str
 ) -> NDArray[np.bool_]:
-    """(height, width) where boxes or labels lie over the field; nowhere if that would be most of it.
+    """(height, width) where blank boxes or labels lie over the field; nowhere if that would be most of it.
 
-    Pixels at the air's end of the values are left alone: an open beam that the detector or a window clips is as flat as a
-    blank box, and says "nothing here", which is true.
+    What was read is coarse, what was painted has one value: a piece counts where most of it has, and its pixels are those of
+    that value. Pixels at the air's end of the values are left alone: an open beam that the detector or a window clips is as
+    flat as a blank box, and says "nothing here", which is true.
 
     Args:
         values: (height, width).
         dense_end: ``"dark"`` or ``"bright"``, where dense bone is.
     """
-    covered = ndimage.binary_dilation(reading.painted > _PAINTED, np.ones((3, 3)), iterations=_PAINTED_MARGIN_PX)
+    read = ndimage.binary_dilation(reading.painted > _PAINTED, np.ones((3, 3)), iterations=_PAINTED_MARGIN_PX)
     low, high = np.percentile(values, VALUE_ENDS)
-    into = (high - values if dense_end == "dark" else values - low) / max(high - low, 1e-12)
-    found = field & (into > _AIR) & (reduce_to(covered, *field.shape) > 0.5)
+    level = (values - low) / max(high - low, 1e-12)
+    into = 1.0 - level if dense_end == "dark" else level
+    found = field & (into > _AIR) & _blank(level, field & (reduce_to(read, *field.shape) > 0.5))
     return found if found.sum() <= _MOST_PAINTED * field.sum() else np.zeros_like(found)
+
+
+def _blank(level: NDArray[np.floating], read: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of each piece that was read, the pixels of its one value, all that are connected to them, and what they enclose of it."""
+    out = np.zeros_like(read)
+    pieces, count = ndimage.label(read)
+    for number in range(1, count + 1):
+        piece = pieces == number
+        same = abs(level - np.median(level[piece])) <= _SAME
+        if (same & piece).sum() < _BLANK * piece.sum():
+            continue
+        whole = ndimage.binary_propagation(same & piece, mask=same)
+        if whole.sum() > _MOST_GROWN * piece.sum():  # it runs out into something else of this value
+            whole &= piece
+        out |= whole | (piece & ndimage.binary_fill_holes(whole))
+    return ndimage.binary_dilation(out, np.ones((3, 3)))  # its edge, where the picture was made smaller
 
 
 def _read_field(values: NDArray[np.floating], reading: PictureReading) -> Field | None:

@@ -131,8 +131,9 @@ def _mask(
         valid = np.ones(image.shape, bool) if field is None else field.mask.copy()
         clipped = saturated(image, valid, dense_end)
         assert reading is not None
+        valid &= ~clipped
         covered = painted_over(image, reading, valid, dense_end)
-        valid &= ~(clipped | covered)
+        valid &= ~covered
         seen = "whole image" if field is None else "field of view inside a collimator or image intensifier"
         provenance["mask"] = f"found: {seen}" + (f", {np.count_nonzero(clipped)} saturated pixels" if clipped.any() else "")
         provenance["mask"] += f", {100 * covered.mean():.0f} % painted over" if covered.any() else ""

@@ -33,7 +33,7 @@ _CHANGES, _VALIDATION_SEED, _VALIDATION_BATCHES = 3, 1 << 20, 16
 _KINDS = (
     ("scr", "randomised"), ("prost-oblique", "realistic"), ("uniform", "randomised"), ("xvr", "clean"), ("xvr", "randomised"),
 )  # fmt: skip
-_P_COLLIMATED, _P_SHUTTER, _P_CURVE = 0.65, 0.25, 0.4
+_P_COLLIMATED, _P_SHUTTER, _P_CURVE, _P_BLANK = 0.65, 0.25, 0.4, 0.5
 _FINEST = 8.0  # times the network's pixels
 _STEEPEST = 5.0  # exponent of the curve over the values; raw intensities have about 3
 _BRIGHT_WEIGHT = 0.3  # of the polarity's loss, which one number an image teaches
@@ -151,8 +151,8 @@ def _streams(subjects: Sequence[Subject], batch_size: int, seed: int) -> list[XR
 
 
 def _appearance(name: str) -> AppearanceOptions:
-    """Blades as they are, and half of the pictures inverted."""
-    return replace(preset(name), p_collimator=_P_COLLIMATED, p_raw_border=1.0, p_invert=0.5)
+    """Blades as they are, and half of the pictures inverted, or with a blank box."""
+    return replace(preset(name), p_collimator=_P_COLLIMATED, p_raw_border=1.0, p_invert=0.5, p_erase=_P_BLANK)
 
 
 def _batch(streams: Sequence[XRayStream], number: int, seed: int, device: torch.device) -> PictureBatch:
@@ -184,9 +184,11 @@ def _averaged(look: Appearance, rng: np.random.Generator) -> Appearance:
 
 
 def _boxes(look: Appearance, height: int, width: int) -> NDArray[np.bool_]:
-    """Where boxes lie over a picture."""
+    """Where blank boxes hide a picture; through boxes of noise it is still seen."""
     out = np.zeros((height, width), bool)
-    for u, v, wide, high, _, _ in look.boxes:
+    for u, v, wide, high, _, value in look.boxes:
+        if value < 0.0:
+            continue
         left, top = int(u * width), int(v * height)
         out[top : top + max(1, round(high * height)), left : left + max(1, round(wide * width))] = True
     return out
