@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from XRayRegistrationLib.result import View as ResultView
 from XRayRegistrationLib.similarity import SIMILARITIES
 from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.pyramid import build_level
-from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, refine_candidates
+from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, against, refine_candidates
 from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
 from XRayRegistrationLib.verification import Verdict, features, verify
 
@@ -87,15 +87,13 @@ def register(
     clock.lap("prepare_s")
 
     prepared = chosen.prepare(volume, model, settings, progress=lambda f, text: tell(0.1 + 0.05 * f, text))
-    best: _Attempt | None = None
+    attempts: list[_Attempt] = []
     trace: list[dict[str, Any]] = []
     for candidates in _polarities(images):
-        attempt = _attempt(chosen, candidates, prepared, start_pose, rigs, backend, seed, tell, clock, trace)
-        if best is None or attempt.verdict.probability > best.verdict.probability:
-            best = attempt
-        if best.verdict.success:
+        attempts.append(_attempt(chosen, candidates, prepared, start_pose, rigs, backend, seed, tell, clock, trace))
+        if attempts[-1].verdict.success:
             break
-    assert best is not None
+    best = _most_probable(attempts)
     refined, verdict, proposal, images = best.refined, best.verdict, best.proposal, best.images
     proposed = proposal.candidates[0].rig_from_ct if proposal.proposed is None else proposal.proposed
     tell(0.95, "verifying")
@@ -158,30 +156,42 @@ def _attempt(
     """Propose, refine and verify, and again for as long as the method has more to try and nothing verifies for certain."""
     model = prepared.bone
     views = {
-        name: [View(v, x, r, alone=name == "bone" or model.bone_only_ct) for x, r in zip(images, rigs, strict=True)]
-        for name, v in model.volumes.items()
+        name: [View(rendering.volume, x, r, rendering.alone) for x, r in zip(images, rigs, strict=True)]
+        for name, rendering in model.renderings.items()
     }
     tell(0.15, "searching")
     proposal: Proposal | None = method.propose(
         images, prepared, start, backend=backend, seed=seed, progress=lambda f, text: tell(0.15 + 0.4 * f, text)
     )
     clock.lap("propose_s")
-    best: _Attempt | None = None
+    found: list[_Attempt] = []
     while proposal is not None:
         tell(0.6, "refining")
         refined = _refined(proposal, views, model, backend, lambda f: tell(0.6 + 0.3 * f, "refining"))
-        verdict = verify(refined, rigs[0])
-        trace.append(_trace_of(proposal, refined, verdict))
-        if best is None or verdict.probability > best.verdict.probability:
-            best = _Attempt(images, views, proposal, refined, verdict)
+        found.append(_Attempt(images, views, proposal, refined, verify(refined, rigs[0])))
+        found = _compared(found, model, rigs[0])
+        trace.append(_trace_of(found[-1]))
+        best = _most_probable(found)
         clock.lap("refine_s")
         if proposal.more is None or (best.verdict.success and best.verdict.probability >= proposal.sure):
             break
-        tell(0.6, "looking around what was found" if verdict.success else "not found yet: searching further")
+        tell(0.6, "looking around what was found" if best.verdict.success else "not found yet: searching further")
         proposal = proposal.more()
         clock.lap("propose_s")
-    assert best is not None
-    return best
+    return _most_probable(found)
+
+
+def _compared(found: list[_Attempt], model: BoneModel, camera_from_rig: Array) -> list[_Attempt]:
+    """Each pose with those that were found elsewhere as its rivals too, and judged again where that matters."""
+    out = []
+    for one in found:
+        refined = against(one.refined, [other.refined for other in found], model.surface_points)
+        out.append(one if refined is one.refined else replace(one, refined=refined, verdict=verify(refined, camera_from_rig)))
+    return out
+
+
+def _most_probable(found: Sequence[_Attempt]) -> _Attempt:
+    return max(found, key=lambda attempt: attempt.verdict.probability)  # the first of equals
 
 
 def _checked_start(start: str | ArrayLike) -> str | Array:
@@ -252,7 +262,8 @@ def _refined(
     return refine_candidates(views, poses, model.centroid, model.surface_points, options, backend=backend, check=check)
 
 
-def _trace_of(proposal: Proposal, refined: Refined, verdict: Verdict) -> dict[str, Any]:
+def _trace_of(attempt: _Attempt) -> dict[str, Any]:
+    proposal, refined = attempt.proposal, attempt.refined
     return {
         "stage": proposal.message,
         "candidates": [{"cost": c.cost, "origin": c.origin, "rig_from_ct": c.rig_from_ct} for c in proposal.candidates],
@@ -262,7 +273,7 @@ def _trace_of(proposal: Proposal, refined: Refined, verdict: Verdict) -> dict[st
         "rival_cost": refined.rival_cost,
         "rendered": refined.volume,
         "features": [float(x) for x in features(refined)],
-        "probability": verdict.probability,
+        "probability": attempt.verdict.probability,
     }
 
 

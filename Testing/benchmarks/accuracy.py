@@ -76,10 +76,10 @@ def _wrong(
     model = anatomy.model
     views = {
         name: [
-            View(volume, xray, camera_from_rig, alone=name == "bone" or model.bone_only_ct)
+            View(rendering.volume, xray, camera_from_rig, rendering.alone)
             for xray, camera_from_rig in zip(xrays, case.camera_from_rig, strict=True)
         ]
-        for name, volume in model.volumes.items()
+        for name, rendering in model.renderings.items()
     }
     refined = refine_candidates(views, np.stack(poses), model.centroid, model.surface_points)
     x = features(refined)

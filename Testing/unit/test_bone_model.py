@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bone_phantoms import OBLIQUE, ball, body_ct, centred, ras, shared_data
@@ -134,6 +136,10 @@ def test_bone_on_nothing_keeps_its_whole_attenuation(background):
     points = np.array([[100, 0, -50], [110.5, 0, -50], [114, 0, -50]], dtype=float)
     np.testing.assert_allclose(at(model.full, points), expected, rtol=1e-5)
     np.testing.assert_allclose(at(model.bone, points), expected, rtol=1e-5)
+    # all that the X-ray shows, or more is around it; bone that was chosen stands alone
+    assert [(r.volume is model.full, r.alone) for r in model.renderings.values()] == [(True, True), (True, False)]
+    chosen = replace(model, rendered=("bone",)).renderings
+    assert [(r.volume is model.bone, r.alone) for r in chosen.values()] == [(True, True)]
 
 
 def test_arbitrary_units_become_attenuation_in_proportion():

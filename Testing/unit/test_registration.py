@@ -120,6 +120,22 @@ def test_chosen_labels_are_rendered_alone(ct: Volume, model: BoneModel, xray: XR
     assert _error_mm(model, result.camera_from_ct, true_pose) < 4.0
 
 
+def test_a_ct_of_bone_alone_is_registered_to_a_patient_and_to_a_dry_bone(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray
+) -> None:
+    dry = Volume(np.where(model.mask.values > 0, ct.values, -1000.0).astype(np.float32), ct.ras_from_ijk)
+    of_dry = build_bone_model(dry)
+    assert of_dry.bone_only_ct
+    aside = pose_at(true_pose[:3, :3], CAMERA, model.centroid, (-11.0, 41.0), 720.0)  # a quarter of it in the picture
+    for image, pose, rendered, within_mm in (
+        (xray, true_pose, "bone", 4.0), (xray_of(dry, CAMERA, aside), aside, "full", 1.0)
+    ):  # fmt: skip
+        start = increment_left(pose, (0.03, 0.02, 0.02, 3, -3, 5), transform_points(pose, model.centroid))
+        result = register(dry, image, bone=of_dry, start=start)
+        assert result.inputs["rendered"] == rendered
+        assert _error_mm(model, result.camera_from_ct, pose) < within_mm
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -181,3 +197,25 @@ def test_a_pose_that_passes_with_doubt_is_compared_with_what_lies_around_it(
     assert len(judged) == 1 + asked
     assert result.status == "success"
     assert result.probability == max(judged)
+
+
+def test_what_a_later_search_finds_elsewhere_counts_against_an_earlier_pose(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = increment_left(true_pose, (0.0, 0.0, 0.6, 60.0, 0.0, 0.0), transform_points(true_pose, model.centroid))
+
+    def verify(refined: Refined, rig: np.ndarray) -> Verdict:
+        best = refined.cost < refined.rival_cost
+        return replace(verdict(refined, rig), probability=0.9 if best else 0.1, success=best)
+
+    def propose(*_: object, **__: object) -> Proposal:
+        around = Proposal((Candidate(true_pose, 0.0, "around"),))
+        return Proposal((Candidate(aside, 0.0, "network"),), more=lambda: around, sure=0.95)
+
+    verdict = module.verify
+    monkeypatch.setattr(module, "verify", verify)
+    monkeypatch.setattr(type(get_method("diffdrr")), "propose", propose)
+    result = register(ct, xray, bone=model)
+    assert [t["probability"] for t in result.trace] == [0.9, 0.9]  # the first passed as long as there was no other
+    assert _error_mm(model, result.camera_from_ct, true_pose) < 1.0
+    assert result.proposed_camera_from_ct is not None

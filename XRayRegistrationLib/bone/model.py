@@ -26,6 +26,14 @@ _SOFT_SHARE = 0.3  # of the surrounding, for it to be flesh and not air
 
 
 @dataclass(frozen=True)
+class Rendering:
+    """A volume to render, and whether it stands ``alone``: whether the X-ray shows more than it (solvers.problem.View)."""
+
+    volume: AttenuationVolume
+    alone: bool
+
+
+@dataclass(frozen=True)
 class BoneModel:
     """What is registered, in the ct frame (RAS mm).
 
@@ -52,9 +60,15 @@ class BoneModel:
     rendered: tuple[str, ...] = ("full", "bone")
 
     @property
-    def volumes(self) -> dict[str, AttenuationVolume]:
-        """The volumes that may be rendered, by name."""
-        return {name: getattr(self, name) for name in self.rendered}
+    def renderings(self) -> dict[str, Rendering]:
+        """What may be rendered, by name.
+
+        A CT that shows only bone is rendered as both: alone, for a patient has flesh around it and other bones, and as all
+        that the X-ray shows, for it may be of a dry bone or a phantom. The image decides.
+        """
+        if self.bone_only_ct and "full" in self.rendered:
+            return {"bone": Rendering(self.full, alone=True), "full": Rendering(self.full, alone=False)}
+        return {name: Rendering(getattr(self, name), alone=name == "bone") for name in self.rendered}
 
 
 def build_bone_model(

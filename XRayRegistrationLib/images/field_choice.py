@@ -67,11 +67,12 @@ def _blank(level: NDArray[np.floating], read: NDArray[np.bool_]) -> NDArray[np.b
     """Of each piece that was read, the pixels of its one value, all that are connected to them, and what they enclose of it."""
     out = np.zeros_like(read)
     pieces, count = ndimage.label(read)
-    for number in range(1, count + 1):
-        piece = pieces == number
-        same = abs(level - np.median(level[piece])) <= _SAME
-        if (same & piece).sum() < _BLANK * piece.sum():
+    for number, place in enumerate(ndimage.find_objects(pieces, count), 1):
+        inside = pieces[place] == number
+        value = np.median(level[place][inside])
+        if (abs(level[place][inside] - value) <= _SAME).mean() < _BLANK:
             continue
+        piece, same = pieces == number, abs(level - value) <= _SAME
         whole = ndimage.binary_propagation(same & piece, mask=same)
         if whole.sum() > _MOST_GROWN * piece.sum():  # it runs out into something else of this value
             whole &= piece

@@ -146,10 +146,8 @@ def search_stages(
     xrays: Sequence[XRay], model: BoneModel, ranges: Sequence[SearchRange], backend: str, progress: Progress | None
 ) -> Proposal:
     """The first stage of a search through ``ranges``, each with each volume; the proposal's ``more`` is the next one."""
-    views = {
-        name: views_of(xrays, volume, alone=name == "bone" or model.bone_only_ct) for name, volume in model.volumes.items()
-    }
-    stages = [(r, name) for r in ranges for name in model.rendered]
+    views = {name: views_of(xrays, rendering.volume, rendering.alone) for name, rendering in model.renderings.items()}
+    stages = [(r, name) for r in ranges for name in views]
 
     def run(number: int) -> Proposal:
         search_range, volume = stages[number]

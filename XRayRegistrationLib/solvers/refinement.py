@@ -7,7 +7,7 @@ image decides: flesh that lies as it lay in the CT helps, flesh that has moved d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from XRayRegistrationLib.solvers.search import distinct
 
 Array = NDArray[np.float64]
 
+_ELSEWHERE = 3.0  # times the distance within which poses are one
 _ALONE_ITERATIONS = 12  # of one view, to see where it wants to go
 
 
@@ -167,6 +168,19 @@ def refine_candidates(
     )  # fmt: skip
 
 
+def against(refined: Refined, others: Sequence[Refined], surface_points: Array) -> Refined:
+    """With the best rival that other refinements of the same images found elsewhere, where it is better than its own.
+
+    Those that another volume explains are left out: costs of two volumes are not of one scale.
+    """
+    elsewhere = _ELSEWHERE * RefinementOptions.distinct_mm
+    for other in others:
+        rivals = other.volume == refined.volume and other.cost < refined.rival_cost
+        if rivals and _apart(other.rig_from_ct, refined.rig_from_ct, surface_points) > elsewhere:
+            refined = replace(refined, rival=other.rig_from_ct, rival_cost=other.cost)
+    return refined
+
+
 def _drift(view: LevelView, pose: Array, centre_ct: Array, surface_points: Array, backend: str) -> float:
     """Mean distance in mm, in the view's plane at the bone's depth, that the bone moves when this view alone decides."""
     settings = LevenbergMarquardtOptions(iterations=_ALONE_ITERATIONS)
@@ -181,7 +195,7 @@ def _rival(
 ) -> tuple[Array | None, float]:
     """The best candidate that ended elsewhere."""
     for other, value in zip(poses, cost, strict=True):
-        if _apart(other, pose, surface_points) > 3.0 * distance_mm:
+        if _apart(other, pose, surface_points) > _ELSEWHERE * distance_mm:
             return other, float(value)
     return None, float("inf")
 
