@@ -211,6 +211,21 @@ def test_a_perfect_network_gives_the_pose(subject: Subject, seed: int) -> None:
         assert np.linalg.norm(off, axis=1).mean() < 30.0
 
 
+def test_bone_that_seems_behind_the_detector_is_brought_back_along_its_ray(subject: Subject) -> None:
+    pose = pose_of(subject, 0)
+    field, templates = perfect(subject, pose)
+    middle = templates.points_ct.mean(axis=0)
+    # to rays that are matched too close together the bone seems as small as if it were larger and further away
+    large = replace(templates, points_ct=middle + 1.8 * (templates.points_ct - middle))
+    assert 1.8 * transform_points(pose, middle)[2] > 1020.0
+    found = find_poses(field, torch.ones(32, 32, dtype=torch.bool), FINE, large, MATCHING, seed=0)[0]
+    assert transform_points(found.camera_from_ct, middle)[2] == pytest.approx(0.7 * 1020.0)
+    pixels = [FINE.project(transform_points(p, middle)) for p in (found.camera_from_ct, pose)]
+    assert np.linalg.norm(pixels[0] - pixels[1]) < 4.0  # a cell
+    turn = found.camera_from_ct[:3, :3].T @ pose[:3, :3]
+    assert np.degrees(np.arccos((np.trace(turn) - 1.0) / 2.0)) < 10.0
+
+
 def test_embeddings_that_mean_nothing_are_a_failure_with_a_reason(subject: Subject) -> None:
     _, templates = perfect(subject, pose_of(subject, 0))
     noise = torch.randn(32, 32, 32, generator=torch.Generator().manual_seed(2))

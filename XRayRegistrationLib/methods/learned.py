@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
 
 
-_NOMINAL = 0.7  # of the SDD, where the bone of a C-arm's X-ray is
+NOMINAL_DEPTH = 0.7  # of the SDD, where the bone of a C-arm's X-ray is
 # A network's poses are few: below, a neighbour that they led past may be the right one (22 mm in depth passed with 0.85).
 _SURE = 0.95
 _AROUND_DEG = 24.0  # three times a network's median error of direction, which is 5 to 8 degrees
@@ -249,7 +249,7 @@ def _start_of(xray: XRay, prepared: Prepared, start: Start) -> Array | None:
         return start if camera.camera_from_rig is None else camera.camera_from_rig @ start
     if start == "none" or camera.source_detector_distance_mm is None:
         return None
-    return named_view(start, prepared.bone.centroid, _NOMINAL * camera.source_detector_distance_mm)
+    return named_view(start, prepared.bone.centroid, NOMINAL_DEPTH * camera.source_detector_distance_mm)
 
 
 def _around(xrays: Sequence[XRay], rig_from_ct: Array, centre_ct: Array) -> SearchRange:

@@ -6,7 +6,7 @@ Needs torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
+from XRayRegistrationLib.methods.learned import NOMINAL_DEPTH
 from XRayRegistrationLib.methods.ray_templates import Templates
 from XRayRegistrationLib.networks.ray_subspaces import hard_basis, similarity, soft_basis
 from XRayRegistrationLib.solvers.pnp import PnpFailure, PnpOptions, PnpPose, solve_pnp
@@ -130,21 +131,26 @@ def find_poses(
         covariance = _CALIBRATION * found.covariance_px[order] / np.maximum(found.share[order], _LEAST_SHARE)[:, None, None]
         points, pixels = templates.points_ct[chosen[order]], found.pixels[order]
         options = PnpOptions(modes=modes, pixel_errors="predicted")
-        poses = solve_pnp(points, pixels, camera, covariance_px=covariance, options=options, seed=seed)
-        return _before_detector(poses, camera, middle)
+        return solve_pnp(points, pixels, camera, covariance_px=covariance, options=options, seed=seed)
 
     view = (field, open_cells, camera, matching)
     middle = templates.points_ct.mean(axis=0)
-    found: list[PnpPose] = []
+    everywhere: list[PnpPose] = []
     reasons: list[str] = []
     for near in _sides(templates, view):
         try:
-            found += pose_of(near, _shown(templates, near), _MODES)
+            everywhere += pose_of(near, _shown(templates, near), _MODES)
         except PnpFailure as error:
             reasons.append(str(error))
-    if not found:
+    if not everywhere:
         raise PnpFailure(reasons[0] if reasons else "no template shows enough of the bone")
-    found.sort(key=lambda pose: pose.cost)
+    everywhere.sort(key=lambda pose: pose.cost)
+    found = [pose for pose in everywhere if _before_detector(pose, camera, middle)]
+    if not found:
+        behind = [pose for pose in everywhere if transform_points(pose.camera_from_ct, middle)[2] > 0.0]
+        if not behind or camera.source_detector_distance_mm is None:
+            raise PnpFailure("every pose has the bone at the source or behind it")
+        return tuple(_brought_back(pose, camera, middle) for pose in behind)
     best = found[0]
     for _ in range(_ROUNDS):
         near = nearest(templates, best.camera_from_ct[2, :3])
@@ -156,25 +162,30 @@ def find_poses(
             again = pose_of(near, chosen, 1)[0]
         except PnpFailure:
             break  # what was found before stands
-        if again.cost >= best.cost:
+        if again.cost >= best.cost or not _before_detector(again, camera, middle):
             break
         best = again
         found.insert(0, best)
     return tuple(found)
 
 
-def _before_detector(poses: tuple[PnpPose, ...], camera: Camera, middle_ct: Array) -> tuple[PnpPose, ...]:
-    """Those under which the bone is between source and detector.
+def _before_detector(pose: PnpPose, camera: Camera, middle_ct: Array) -> bool:
+    """Whether the bone is between source and detector."""
+    far = camera.source_detector_distance_mm or np.inf
+    return bool(0.2 * min(far, 1000.0) < transform_points(pose.camera_from_ct, middle_ct)[2] < far)
 
-    Raises:
-        PnpFailure: none.
+
+def _brought_back(pose: PnpPose, camera: Camera, middle_ct: Array) -> PnpPose:
+    """The pose with the bone from behind the detector moved along its ray to where a C-arm's patient is.
+
+    Points of a CT that the network never saw are matched too close together, which makes its bone seem small and far. The
+    direction is known all the same.
     """
-    sdd = camera.source_detector_distance_mm
-    far = np.inf if sdd is None else sdd
-    kept = tuple(p for p in poses if 0.2 * min(far, 1000.0) < transform_points(p.camera_from_ct, middle_ct)[2] < far)
-    if not kept:
-        raise PnpFailure("the best pose has the bone behind the detector")
-    return kept
+    assert camera.source_detector_distance_mm is not None
+    at = transform_points(pose.camera_from_ct, middle_ct)
+    camera_from_ct = pose.camera_from_ct.copy()
+    camera_from_ct[:3, 3] += at * (NOMINAL_DEPTH * camera.source_detector_distance_mm / at[2] - 1.0)
+    return replace(pose, camera_from_ct=camera_from_ct)
 
 
 def _drawn_in(pixels: Array, camera: Camera) -> Array:
