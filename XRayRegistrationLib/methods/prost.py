@@ -16,11 +16,11 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
-from XRayRegistrationLib.methods.diffdrr import views_of
 from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 from XRayRegistrationLib.solvers import cma_es
 from XRayRegistrationLib.solvers.cma_es import CmaEsOptions
+from XRayRegistrationLib.solvers.problem import views_of
 
 if TYPE_CHECKING:
     from torch import nn

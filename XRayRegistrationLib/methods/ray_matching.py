@@ -15,10 +15,10 @@ from torch import Tensor
 
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
-from XRayRegistrationLib.methods.learned import NOMINAL_DEPTH
 from XRayRegistrationLib.methods.ray_templates import Templates
 from XRayRegistrationLib.networks.ray_subspaces import hard_basis, similarity, soft_basis
 from XRayRegistrationLib.solvers.pnp import PnpFailure, PnpOptions, PnpPose, solve_pnp
+from XRayRegistrationLib.solvers.search_range import NOMINAL_DEPTH
 
 Array = NDArray[np.float64]
 
@@ -145,12 +145,12 @@ def find_poses(
     if not everywhere:
         raise PnpFailure(reasons[0] if reasons else "no template shows enough of the bone")
     everywhere.sort(key=lambda pose: pose.cost)
-    found = [pose for pose in everywhere if _before_detector(pose, camera, middle)]
+    found = [pose for pose in everywhere if _between(pose, camera, middle)]
     if not found:
-        behind = [pose for pose in everywhere if transform_points(pose.camera_from_ct, middle)[2] > 0.0]
-        if not behind or camera.source_detector_distance_mm is None:
-            raise PnpFailure("every pose has the bone at the source or behind it")
-        return tuple(_brought_back(pose, camera, middle) for pose in behind)
+        ahead = [pose for pose in everywhere if transform_points(pose.camera_from_ct, middle)[2] > 0.0]
+        if not ahead or camera.source_detector_distance_mm is None:
+            raise PnpFailure("no pose has the bone between source and detector")
+        return tuple(_brought_between(pose, camera, middle) for pose in ahead)
     best = found[0]
     for _ in range(_ROUNDS):
         near = nearest(templates, best.camera_from_ct[2, :3])
@@ -162,24 +162,24 @@ def find_poses(
             again = pose_of(near, chosen, 1)[0]
         except PnpFailure:
             break  # what was found before stands
-        if again.cost >= best.cost or not _before_detector(again, camera, middle):
+        if again.cost >= best.cost or not _between(again, camera, middle):
             break
         best = again
         found.insert(0, best)
     return tuple(found)
 
 
-def _before_detector(pose: PnpPose, camera: Camera, middle_ct: Array) -> bool:
+def _between(pose: PnpPose, camera: Camera, middle_ct: Array) -> bool:
     """Whether the bone is between source and detector."""
     far = camera.source_detector_distance_mm or np.inf
     return bool(0.2 * min(far, 1000.0) < transform_points(pose.camera_from_ct, middle_ct)[2] < far)
 
 
-def _brought_back(pose: PnpPose, camera: Camera, middle_ct: Array) -> PnpPose:
-    """The pose with the bone from behind the detector moved along its ray to where a C-arm's patient is.
+def _brought_between(pose: PnpPose, camera: Camera, middle_ct: Array) -> PnpPose:
+    """The pose with the bone moved along its ray to where a C-arm's patient is.
 
-    Points of a CT that the network never saw are matched too close together, which makes its bone seem small and far. The
-    direction is known all the same.
+    Points of a CT that the network never saw are matched too close together, which makes its bone seem small and far, and
+    lets it lie behind the detector. The direction is known all the same.
     """
     assert camera.source_detector_distance_mm is not None
     at = transform_points(pose.camera_from_ct, middle_ct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,12 @@ class View:
     xray: XRay
     camera_from_rig: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     alone: bool = False
+
+
+def views_of(xrays: Sequence[XRay], volume: AttenuationVolume, alone: bool = False) -> list[View]:
+    """Each X-ray with the volume to render; one whose camera has no rig is a rig of its own."""
+    rigs = [np.eye(4) if x.camera.camera_from_rig is None else x.camera.camera_from_rig for x in xrays]
+    return [View(volume, xray, rig, alone) for xray, rig in zip(xrays, rigs, strict=True)]
 
 
 @dataclass(frozen=True)

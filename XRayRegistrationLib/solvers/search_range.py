@@ -14,6 +14,9 @@ from XRayRegistrationLib.simulation.poses import rotation_from_angles
 
 Array = NDArray[np.float64]
 
+#: Of the source-detector distance, where the bone of a C-arm's X-ray is; of real ones of the hip 0.6 to 0.75.
+NOMINAL_DEPTH = 0.7
+
 #: Orbital angle in degrees of each named view, its range being 45 degrees to either side.
 NAMED_VIEWS = {"ap": 0.0, "pa": 180.0, "lat-left": 90.0, "lat-right": -90.0}
 
