@@ -61,6 +61,30 @@ def test_planes_err_no_more_than_steps_of_their_distance(view: str) -> None:
     np.testing.assert_allclose(render(volume, CAMERA, pose, backend="numba", step_mm=distance), planes[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize(("axis", "turn"), [(0, (0.05, 1.5, 0.0)), (1, (1.45, 0.05, 0.0)), (2, (0.1, 0.05, 1.0))])
+def test_a_step_of_several_planes_renders_the_volume_without_the_others(
+    axis: int, turn: tuple[float, float, float], every: int
+) -> None:
+    volume, pose = _islands(), from_rotation_translation(rotation_exp(turn), CENTRE)
+
+    def both(volume: AttenuationVolume) -> np.ndarray:
+        step = every * _islands().spacing_mm[axis]
+        image, jacobian = render_with_jacobian(volume, CAMERA, pose, CENTRE, backend="numba", step_mm=step)
+        return np.concatenate([image[None], jacobian])
+
+    found = both(volume)
+    size = np.abs(found).max(axis=(1, 2))
+    error = []
+    for first in range(every):
+        affine = volume.ct_from_ijk.copy()
+        affine[:3, 3] += first * affine[:3, axis]
+        affine[:3, axis] *= every
+        kept = np.ascontiguousarray(np.moveaxis(np.moveaxis(volume.mu, 2 - axis, 0)[first::every], 0, 2 - axis))
+        error.append((np.abs(both(AttenuationVolume(kept, affine)) - found).max(axis=(1, 2)) / size).max())
+    assert sorted(error)[0] < 1e-3 < sorted(error)[1]  # one choice of planes, and no other
+
+
 @pytest.mark.parametrize("step_mm", [0.4, 2.3, 7.0])
 @pytest.mark.parametrize("view", VIEWS)
 def test_empty_blocks_are_left_out_and_nothing_else(view: str, step_mm: float) -> None:

@@ -163,14 +163,14 @@ def _jacobian(m, c, cx, cy, r, unit, g, h):
 
 
 @njit(cache=True, inline="always")
-def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride, jacobian):
+def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, jacobian):
     """A ray's sums over the planes of one slab: mu, its differences in y and z, and these by the plane's number."""
     total = np.float32(0.0)
     gy = np.float32(0.0)
     gz = np.float32(0.0)
     hy = np.float32(0.0)
     hz = np.float32(0.0)
-    for k in range(begin, SLAB, stride):
+    for k in range(SLAB):  # a loop of known length becomes vector instructions
         x = np.float32(k)
         y = _clamp(y0 + sy * x, y_max)
         z = _clamp(z0 + sz * x, z_max)
@@ -196,8 +196,8 @@ def _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride,
 
 
 @njit(cache=True, parallel=True, fastmath=True, nogil=True, error_model="numpy")
-def integrate_planes(slabs, below, scale, origin, linear, rays, centre, stride, image, jacobian):
-    """Joseph's method (IEEE TMI 1982): samples where rays cross every ``stride``-th plane of x.
+def integrate_planes(slabs, below, scale, origin, linear, rays, centre, image, jacobian):
+    """Joseph's method (IEEE TMI 1982): samples where rays cross the planes of x.
 
     There the field is bilinear: four voxels a sample instead of eight. Along a ray mu starts and ends
     at 0, so the integral of d mu / dt is 0 and that of t d mu / dt is -I: the x components of G and H
@@ -239,7 +239,6 @@ def integrate_planes(slabs, below, scale, origin, linear, rays, centre, stride, 
             if not _tile_meets(below, s, corners):
                 continue
             slab = np.uintp(s) * np.uintp(slabs.shape[1]) * plane
-            begin = -(s * SLAB) % stride
             x0 = np.float32(s * SLAB)
             for i in range(rows * columns):
                 sy = lines[i, 1]
@@ -248,10 +247,7 @@ def integrate_planes(slabs, below, scale, origin, linear, rays, centre, stride, 
                 z0 = lines[i, 2] + sz * x0
                 if not _meets(below, s, y0, z0, sy, sz, SLAB):
                     continue
-                if stride == 1:  # a loop of known length becomes vector instructions
-                    total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, 0, 1, jacobian)
-                else:
-                    total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, begin, stride, jacobian)
+                total, gy, gz, hy, hz = _planes(flat, slab, plane, row, y0, z0, sy, sz, y_max, z_max, jacobian)
                 sums[i, 0] += total
                 if jacobian is not None:
                     sums[i, 1] += gy
@@ -261,7 +257,7 @@ def integrate_planes(slabs, below, scale, origin, linear, rays, centre, stride, 
         for i in range(rows * columns):
             u, v = u0 + i % columns, v0 + i // columns
             cx, cy, r, dx, dy, dz = _direction(m, rays, u, v)
-            length = stride / abs(dx)
+            length = 1.0 / abs(dx)
             total, gy, gz = sums[i, 0], sums[i, 1], sums[i, 2]
             image[n, v, u] = total * scale * length
             if jacobian is not None:

@@ -56,8 +56,9 @@ def _integrated(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Images, and Jacobians where a centre of rotation is given.
 
-    A step no finer than the voxels along the rays becomes a whole number of voxel planes: half the
-    work a sample, and less error than samples anywhere at that distance have. A finer step is taken as it is.
+    A step no finer than the voxels along the rays becomes a whole number of voxel planes, and the other planes
+    are left out: half the work a sample, and less error than samples anywhere at that distance have. A finer step
+    is taken as it is.
     """
     shape = (len(camera_from_ct), len(volume.channels), camera.height, camera.width)
     out = np.empty(shape, np.float32)
@@ -65,8 +66,10 @@ def _integrated(
     rays, wide = _rays(camera), _wide(camera)
     for group, axis, origin, linear in _by_axis(volume, camera_from_ct):
         centre = None if centre_camera is None else np.ascontiguousarray(centre_camera[group], dtype=np.float64)
-        planes = int(step_mm / volume.spacing_mm[axis] * (1 + 1e-6))
-        for c, (slabs, below, scale) in enumerate(_packed(volume, axis)):
+        planes = 0 if wide else int(min(step_mm / volume.spacing_mm[axis] * (1 + 1e-6), volume.mu.shape[-1 - axis]))
+        if planes > 1:
+            origin, linear = _of_every(planes, origin, linear)
+        for c, (slabs, below, scale) in enumerate(_packed(volume, axis, max(planes, 1))):
             # straight into the result where it lies in one piece, as it does for one pose
             whole = len(group) == shape[0] and shape[1] == 1
             image = out[:, c] if whole else np.empty((len(group), *shape[2:]), np.float32)
@@ -74,8 +77,8 @@ def _integrated(
             if out_jacobian is not None:
                 jacobian = out_jacobian[:, c] if whole else np.empty((len(group), 6, *shape[2:]), np.float32)
             rest = (scale, origin, linear, rays, centre)
-            if planes >= 1 and not wide:
-                kernels.integrate_planes(slabs, below, *rest, planes, image, jacobian)
+            if planes:
+                kernels.integrate_planes(slabs, below, *rest, image, jacobian)
             else:
                 kernels.integrate_steps(slabs, below, *rest, step_mm, image, jacobian)
             if not whole:
@@ -136,15 +139,30 @@ def _rays(camera: Camera) -> NDArray[np.float64]:
 _Packed = tuple[NDArray[np.uint16], NDArray[np.int32], float]
 
 
-def _packed(volume: AttenuationVolume, axis: int) -> list[_Packed]:
-    """For each channel: 16-bit voxels in slabs across ``axis``, how many blocks that hold any lie below each
-    (slab, z block, y block), and mm^-1 per unit. Cached."""
-    key = f"numba-packed-{axis}"
+def _packed(volume: AttenuationVolume, axis: int, every: int = 1) -> list[_Packed]:
+    """For each channel: 16-bit voxels in slabs across ``axis``, one plane of ``every``, how many blocks that hold any
+    lie below each (slab, z block, y block), and mm^-1 per unit. Cached."""
+    key = f"numba-packed-{axis}-{every}"
     if key not in volume.cache:
         # (k, j, i) to the order's (z, y, x)
         axes = [2 - a for a in reversed(_ORDERS[axis])]
-        volume.cache[key] = [_pack(mu.transpose(axes)) for mu in volume.channels]
+        volume.cache[key] = [_pack(mu.transpose(axes)[:, :, _first_of(every) :: every]) for mu in volume.channels]
     return volume.cache[key]
+
+
+def _first_of(every: int) -> int:
+    """The first plane of the volume that is kept: number 0 of the padded grid, which every plane kept counts from."""
+    return -kernels.PAD % every
+
+
+def _of_every(
+    every: int, origin: NDArray[np.float64], linear: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Origin and linear part of :func:`_by_axis` for a grid that keeps one plane of ``every``."""
+    origin, linear = origin.copy(), linear.copy()
+    origin[:, 0] = (origin[:, 0] - kernels.PAD - _first_of(every)) / every + kernels.PAD
+    linear[:, 0] /= every
+    return origin, linear
 
 
 def _clearance(volume: AttenuationVolume, axis: int, threshold_mu: float) -> NDArray[np.uint8]:
