@@ -5,8 +5,9 @@
 writes results/accuracy.csv, one row a registration, and prints the table: failures (mTRE of 10 mm or
 more) are counted and are infinite in the percentiles; "wrong but passed" are those that the
 verification let through. ``--wrong`` adds, for every case, rows with the right pose taken out of the
-candidates, so that the best wrong ones are judged: what calibrate.py learns failures from. ``--rig``
-takes two views of every pose.
+candidates, so that the best wrong ones are judged: what calibrate.py learns failures from. ``--others``
+registers every X-ray to another patient's CT too, which must never pass. ``--rig`` takes two views of
+every pose.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 from Testing.benchmarks.cases import FILES, Anatomy, Case, ct_path, load_anatomy, make_case, mtre_mm
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.registration import register
-from XRayRegistrationLib.solvers.problem import View
+from XRayRegistrationLib.solvers.problem import views_of
 from XRayRegistrationLib.solvers.refinement import refine_candidates
 from XRayRegistrationLib.verification import SEVERAL_VIEWS, features, regression
 
@@ -38,11 +39,11 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("ct", "protocol", "number", "kind", "mtre_mm", "status", "probability", "seconds", "stages", *SEVERAL_VIEWS.names)
 
 
-def run_case(name: str, protocol: str, number: int, wrong: int, alone: bool, rig: bool) -> list[dict[str, object]]:
-    """Rows of one case, ``wrong`` wrong poses at most among them."""
-    anatomy = load_anatomy(name)
-    if alone:
-        anatomy = replace(anatomy, model=replace(anatomy.model, rendered=("bone",)))
+def run_case(
+    name: str, protocol: str, number: int, wrong: int, alone: bool, rig: bool, others: Sequence[str] = ()
+) -> list[dict[str, object]]:
+    """Rows of one case, ``wrong`` wrong poses at most among them, and one with the CT of one of ``others``."""
+    anatomy = _anatomy(name, alone)
     case = make_case(anatomy, number, protocol, rig=rig)
     xrays = list(case.xrays)
     begin = time.perf_counter()
@@ -66,7 +67,25 @@ def run_case(name: str, protocol: str, number: int, wrong: int, alone: bool, rig
         row, pose = _wrong(anatomy, xrays, case, poses)
         rows.append({**common, **row})
         avoided.append(pose)
+    if others:
+        rows.append({**common, **_other(_anatomy(others[number % len(others)], alone), xrays)})
     return rows
+
+
+def _anatomy(name: str, alone: bool) -> Anatomy:
+    anatomy = load_anatomy(name)
+    return replace(anatomy, model=replace(anatomy.model, rendered=("bone",))) if alone else anatomy
+
+
+def _other(anatomy: Anatomy, xrays: list[XRay]) -> dict[str, object]:
+    """The row of X-rays that do not show this patient: no pose is right."""
+    begin = time.perf_counter()
+    result = register(anatomy.ct, xrays, bone=anatomy.model)
+    best = max(result.trace, key=lambda stage: stage["probability"])
+    return {
+        "kind": f"CT of {anatomy.name}", "mtre_mm": np.inf, "status": result.status, "probability": result.probability,
+        "seconds": time.perf_counter() - begin, "stages": len(result.trace), **_named(best["features"]),
+    }  # fmt: skip
 
 
 def _wrong(
@@ -74,13 +93,7 @@ def _wrong(
 ) -> tuple[dict[str, object], np.ndarray]:
     """The row of the best of these poses, and that pose."""
     model = anatomy.model
-    views = {
-        name: [
-            View(rendering.volume, xray, camera_from_rig, rendering.alone)
-            for xray, camera_from_rig in zip(xrays, case.camera_from_rig, strict=True)
-        ]
-        for name, rendering in model.renderings.items()
-    }
+    views = {name: views_of(xrays, rendering.volume, rendering.alone) for name, rendering in model.renderings.items()}
     refined = refine_candidates(views, np.stack(poses), model.centroid, model.surface_points)
     x = features(refined)
     row = {
@@ -116,6 +129,10 @@ def table(rows: list[dict[str, object]]) -> str:
                 f"| {protocol} | {name} | {len(chosen)} | {right.sum()} ({100 * right.mean():.0f} %) | {median} "
                 f"| {tail:.2f} mm | {passed.sum()} | {(passed & ~right).sum()} | {seconds:.1f} |"
             )
+    others = [r for r in rows if str(r["kind"]).startswith("CT of")]
+    if others:
+        passed, highest = sum(r["status"] == "success" for r in others), max(float(str(r["probability"])) for r in others)
+        lines.append(f"\n{len(others)} X-rays with another patient's CT: {passed} passed, highest probability {highest:.2f}")
     return "\n".join(lines)
 
 
@@ -127,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--wrong", type=int, default=0, help="wrong poses a case to be judged too")
+    parser.add_argument("--others", action="store_true", help="register every X-ray to another patient's CT too")
     parser.add_argument("--rig", action="store_true", help="two views of every pose")
     parser.add_argument("--alone", action="store_true", help="render bone without its flesh, as for chosen labels")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
@@ -136,7 +154,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"skipped {name}: {ct_path(name)} is not there", file=sys.stderr)
     numbers = range(args.first, args.first + args.cases)
     # number by number, so that a run that is cut short has seen every CT
-    jobs = [(n, p, c, args.wrong, args.alone, args.rig) for c in numbers for n in names for p in args.protocols]
+    jobs = [
+        (n, p, c, args.wrong, args.alone, args.rig, [o for o in names if o != n] if args.others else [])
+        for c in numbers for n in names for p in args.protocols
+    ]  # fmt: skip
     rows: list[dict[str, object]] = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs) as pool, args.out.open("w", newline="") as file:
