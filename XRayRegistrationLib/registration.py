@@ -28,11 +28,14 @@ from XRayRegistrationLib.solvers.problem import View, views_of
 from XRayRegistrationLib.solvers.pyramid import build_level
 from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, against, refine_candidates
 from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
-from XRayRegistrationLib.verification import Verdict, features, verify
+from XRayRegistrationLib.verification import Verdict, features, probability_of, verify
 
 Array = NDArray[np.float64]
 Progress = Callable[[float, str], None]
 
+# The last round of the refinement changes the probability by 0.2 at most (43 poses of six CTs), and takes longest: a
+# pose that is further from passing is refined to the end only when nothing better is found.
+_WORTH_FINISHING = 0.4
 _DEFAULT_LANDMARKS = 12  # points of the bone's surface that are projected when no landmarks are given
 
 
@@ -175,7 +178,14 @@ def _attempt(
         tell(0.6, "looking around what was found" if best.verdict.success else "not found yet: searching further")
         proposal = proposal.more()
         clock.lap("propose_s")
-    return _most_probable(found)
+    best = _most_probable(found)
+    if best.refined.finish is not None:
+        tell(0.9, "refining")
+        refined = against(best.refined.finish(), [other.refined for other in found if other is not best], model.surface_points)
+        best = replace(best, refined=refined, verdict=verify(refined, rigs[0]))
+        trace.append(_trace_of(best))
+        clock.lap("refine_s")
+    return best
 
 
 def _compared(found: list[_Attempt], model: BoneModel, camera_from_rig: Array) -> list[_Attempt]:
@@ -256,7 +266,10 @@ def _refined(
     options = RefinementOptions()
     if proposal.finished:  # the method's own final pose: judged as it is
         options = RefinementOptions(rounds=tuple((pixels, 1, 1) for pixels, _, _ in options.rounds), robust=None)
-    return refine_candidates(views, poses, model.centroid, model.surface_points, options, backend=backend, check=check)
+    return refine_candidates(
+        views, poses, model.centroid, model.surface_points, options, backend=backend, check=check,
+        worth=lambda refined: proposal.finished or probability_of(refined) >= _WORTH_FINISHING,
+    )  # fmt: skip
 
 
 def _trace_of(attempt: _Attempt) -> dict[str, Any]:

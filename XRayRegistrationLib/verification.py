@@ -109,9 +109,14 @@ def features(refined: Refined) -> Array:
     return np.maximum(np.log(np.maximum(x, 1e-6)), regression(refined).floor)
 
 
+def probability_of(refined: Refined) -> float:
+    """That the pose is right, 0..1."""
+    return regression(refined).probability(features(refined))
+
+
 def verify(refined: Refined, camera_from_rig: Array) -> Verdict:
     """Judge a refined pose; ``camera_from_rig`` (4, 4) is the first view's."""
-    probability = regression(refined).probability(features(refined))
+    probability = probability_of(refined)
     turn = np.kron(np.eye(2), camera_from_rig[:3, :3])
     settled = len(refined.view_costs) > 1 and probability >= _BEYOND_DOUBT
     return Verdict(

@@ -32,7 +32,7 @@ from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.solvers.problem import views_of
 from XRayRegistrationLib.solvers.refinement import refine_candidates
-from XRayRegistrationLib.verification import SEVERAL_VIEWS, features, regression
+from XRayRegistrationLib.verification import SEVERAL_VIEWS, features, probability_of
 
 RIGHT_MM = 10.0
 RESULTS = Path(__file__).parent / "results"
@@ -98,7 +98,7 @@ def _wrong(
     x = features(refined)
     row = {
         "kind": "right pose removed", "mtre_mm": mtre_mm(anatomy, refined.rig_from_ct, case.rig_from_ct),
-        "status": "", "probability": regression(refined).probability(x), "seconds": 0.0, "stages": 1, **_named(x),
+        "status": "", "probability": probability_of(refined), "seconds": 0.0, "stages": 1, **_named(x),
     }  # fmt: skip
     return row, refined.rig_from_ct
 

@@ -199,6 +199,20 @@ def test_a_pose_that_passes_with_doubt_is_compared_with_what_lies_around_it(
     assert result.probability == max(judged)
 
 
+def test_the_last_round_waits_for_a_pose_that_may_pass_and_is_never_left_out(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = increment_left(true_pose, (0.1, -0.1, 0.05, 5.0, 5.0, 20.0), transform_points(true_pose, model.centroid))
+    at_once = register(ct, xray, bone=model, start=start)
+    monkeypatch.setattr(module, "_WORTH_FINISHING", 1.1)
+    later = register(ct, xray, bone=model, start=start)
+    assert later.status == "success"
+    assert len(later.trace) == len(at_once.trace) + 1
+    np.testing.assert_allclose(later.camera_from_ct, at_once.camera_from_ct, atol=1e-9)
+    np.testing.assert_allclose(later.covariance, at_once.covariance, rtol=1e-6)
+    assert later.trace[-1]["probability"] == pytest.approx(at_once.probability)
+
+
 def test_what_a_later_search_finds_elsewhere_counts_against_an_earlier_pose(
     ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,19 @@ def test_search_finds_the_pose_without_a_start(model: BoneModel, xray: XRay, tru
     refined = refine_candidates({"full": views}, found.rig_from_ct, model.centroid, model.surface_points)
     assert _error_mm(model, refined.rig_from_ct, true_pose) < 0.6
     assert refined.rival_cost > 2 * refined.cost
+    assert refined.finish is None
+
+
+def test_the_last_round_can_be_put_off(model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
+    start = _start(true_pose, model, (0.05, -0.05, 0.02, 4.0, 3.0, 10.0))[None]
+    args = ({"full": [View(model.full, xray)]}, start, model.centroid, model.surface_points)
+    refined, coarse = refine_candidates(*args), refine_candidates(*args, worth=lambda refined: False)
+    assert not np.array_equal(coarse.rig_from_ct, refined.rig_from_ct)
+    assert coarse.finish is not None
+    finished = coarse.finish()
+    assert finished.finish is None
+    np.testing.assert_array_equal(finished.rig_from_ct, refined.rig_from_ct)
+    assert finished.cost == refined.cost
 
 
 def test_search_can_be_cancelled(model: BoneModel, xray: XRay) -> None:

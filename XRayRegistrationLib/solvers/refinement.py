@@ -32,7 +32,7 @@ class RefinementOptions:
     """Resolutions of the refinement.
 
     Attributes:
-        rounds: (pixels, candidates, iterations), coarse to fine.
+        rounds: (pixels, candidates, iterations), coarse to fine, three or more.
         distinct_mm: poses whose bones lie closer than this, on average, are one.
         explained: a volume that leaves less than this cost in the first round is taken at once.
         clear: a candidate is followed further only while its cost is less than this times the best.
@@ -48,6 +48,10 @@ class RefinementOptions:
     robust: RobustOptions | None = field(default_factory=RobustOptions)
     within_mm: float = 12.0
     dearer: float = 1.1
+
+    def __post_init__(self) -> None:
+        if len(self.rounds) < 3:  # one to choose among candidates, one for the verdict, one for accuracy
+            raise ValueError(f"rounds are {len(self.rounds)}; allowed are three or more")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Refined:
         view_costs: (n views,), as ``fine_cost``, of each view by itself.
         drift_mm: how far the bone moves in a view's plane, on average, when that view alone goes on deciding;
             of the view where it is most. Views of a wrong pose pull in different directions. 0 with one view.
+        finish: refines at the finest resolution, which takes longest; None where that has been done.
     """
 
     rig_from_ct: Array
@@ -82,6 +87,7 @@ class Refined:
     residuals: int
     view_costs: Array
     drift_mm: float
+    finish: Callable[[], Refined] | None = None
 
 
 def refine_candidates(
@@ -93,6 +99,7 @@ def refine_candidates(
     *,
     backend: str = "auto",
     check: Callable[[float], None] | None = None,
+    worth: Callable[[Refined], bool] = lambda refined: True,
 ) -> Refined:
     """Refine candidates against each volume, keep what explains the X-rays best.
 
@@ -104,6 +111,8 @@ def refine_candidates(
         options: None for the defaults.
         backend: renderer.
         check: called with the fraction done; raising from it cancels.
+        worth: says of the pose before the last round whether that is to follow at once; without it
+            ``Refined.finish`` can still be called.
 
     Returns:
         The refined pose. At the finest resolution it is never worse than the best candidate, but for
@@ -127,45 +136,55 @@ def refine_candidates(
             break
     volume = min(outcome, key=lambda name: outcome[name][1][0])
     poses, cost, _, level = outcome[volume]
-    start = candidates[0]
     coarse_poses, coarse_cost, coarse_level = poses, cost, level
     fine_cost, fine_level = float(cost[0]), level
-    for number, (pixels, keep, iterations) in enumerate(options.rounds[1:], 1):
+
+    def judged(pose: Array, normal: Array, cost: float, level: Sequence[LevelView]) -> Refined:
+        here = costs(coarse_level, pose[None], backend=backend)[0]
+        plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
+        plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
+        rival, rival_cost = _rival(pose, coarse_poses, coarse_cost, surface_points, options.distinct_mm)
+        view_costs = np.concatenate([costs([view], pose[None], backend=backend) for view in fine_level])
+        drift = 0.0
+        if len(fine_level) > 1:
+            drift = max(_drift(view, pose, centre_ct, surface_points, backend) for view in fine_level)
+        return Refined(
+            pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, cost, _residuals(level),
+            view_costs, drift,
+        )  # fmt: skip
+
+    def next_round(number: int) -> tuple[Array, Array, Array, list[LevelView]]:
+        """Poses, costs and normal matrices after a round, best first, and its level."""
         check(number / len(options.rounds))
-        poses = poses[cost <= options.clear * cost[0]]
-        level = build_level(views[volume], pixels, depth, around=(poses[:keep], surface_points))
-        settings = LevenbergMarquardtOptions(iterations=iterations)
-        state = refine(level, poses[:keep], centre_ct, settings, backend=backend)
+        pixels, keep, iterations = options.rounds[number]
+        near = poses[cost <= options.clear * cost[0]][:keep]
+        level = build_level(views[volume], pixels, depth, around=(near, surface_points))
+        state = refine(level, near, centre_ct, LevenbergMarquardtOptions(iterations=iterations), backend=backend)
         order = np.argsort(state.cost)
-        poses, cost = state.rig_from_ct[order], state.cost[order]
+        return state.rig_from_ct[order], state.cost[order], state.normal_matrix[order], level
+
+    def finish() -> Refined:
+        refined_poses, refined_cost, normals, level = next_round(len(options.rounds) - 1)
+        pose, finest, normal = refined_poses[0], float(refined_cost[0]), normals[0]
+        start, settings = candidates[0], LevenbergMarquardtOptions(iterations=options.rounds[-1][2])
+        if float(costs(level, start[None], settings, backend=backend)[0]) < finest:
+            restart = refine(level, start[None], centre_ct, settings, backend=backend)
+            pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
+        if options.robust is not None:
+            weighted = refine_reweighted(
+                level, pose, centre_ct, options.robust, backend=backend, check=lambda: check(1.0)
+            )
+            weighted_cost = float(costs(level, weighted[None], settings, backend=backend)[0])
+            if _apart(weighted, pose, surface_points) < options.within_mm and weighted_cost <= options.dearer * finest:
+                pose, finest = weighted, weighted_cost
+        return judged(pose, normal, finest, level)
+
+    for number in range(1, len(options.rounds) - 1):
+        poses, cost, normal, level = next_round(number)
         if number == 1:
             fine_cost, fine_level = float(cost[0]), level
-    finest = float(cost[0])
-    pose, normal = poses[0], state.normal_matrix[order[0]]
-    start_cost = float(costs(level, start[None], settings, backend=backend)[0])
-    if start_cost < finest:
-        restart = refine(level, start[None], centre_ct, settings, backend=backend)
-        pose, normal, finest = restart.rig_from_ct[0], restart.normal_matrix[0], float(restart.cost[0])
-    if options.robust is not None:
-        weighted = refine_reweighted(
-            level, pose, centre_ct, options.robust, backend=backend, check=lambda: check(1.0)
-        )
-        weighted_cost = float(costs(level, weighted[None], settings, backend=backend)[0])
-        if _apart(weighted, pose, surface_points) < options.within_mm and weighted_cost <= options.dearer * finest:
-            pose, finest = weighted, weighted_cost
-
-    here = costs(coarse_level, pose[None], backend=backend)[0]
-    plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
-    plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
-    rival, rival_cost = _rival(pose, coarse_poses, coarse_cost, surface_points, options.distinct_mm)
-    view_costs = np.concatenate([costs([view], pose[None], backend=backend) for view in fine_level])
-    drift = 0.0
-    if len(fine_level) > 1:
-        drift = max(_drift(view, pose, centre_ct, surface_points, backend) for view in fine_level)
-    return Refined(
-        pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level),
-        view_costs, drift,
-    )  # fmt: skip
+    refined = replace(judged(poses[0], normal[0], float(cost[0]), level), finish=finish)
+    return finish() if worth(refined) else refined
 
 
 def against(refined: Refined, others: Sequence[Refined], surface_points: Array) -> Refined:
