@@ -180,7 +180,6 @@ def _attempt(
         clock.lap("propose_s")
     best = _most_probable(found)
     if best.refined.finish is not None:
-        tell(0.9, "refining")
         refined = against(best.refined.finish(), [other.refined for other in found if other is not best], model.surface_points)
         best = replace(best, refined=refined, verdict=verify(refined, rigs[0]))
         trace.append(_trace_of(best))
