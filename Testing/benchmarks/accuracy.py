@@ -6,8 +6,8 @@ writes results/accuracy.csv, one row a registration, and prints the table: failu
 more) are counted and are infinite in the percentiles; "wrong but passed" are those that the
 verification let through. ``--wrong`` adds, for every case, rows with the right pose taken out of the
 candidates, so that the best wrong ones are judged: what calibrate.py learns failures from. ``--others``
-registers every X-ray to another patient's CT too, which must never pass. ``--rig`` takes two views of
-every pose.
+registers every X-ray to another CT too, which must not pass (hips_a and hips_b come
+close to it: their surfaces lie 1.3 mm apart). ``--rig`` takes two views of every pose.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _anatomy(name: str, alone: bool) -> Anatomy:
 
 
 def _other(anatomy: Anatomy, xrays: list[XRay]) -> dict[str, object]:
-    """The row of X-rays that do not show this patient: no pose is right."""
+    """The row of X-rays that do not show this CT: no pose is right."""
     begin = time.perf_counter()
     result = register(anatomy.ct, xrays, bone=anatomy.model)
     best = max(result.trace, key=lambda stage: stage["probability"])
@@ -132,7 +132,7 @@ def table(rows: list[dict[str, object]]) -> str:
     others = [r for r in rows if str(r["kind"]).startswith("CT of")]
     if others:
         passed, highest = sum(r["status"] == "success" for r in others), max(float(str(r["probability"])) for r in others)
-        lines.append(f"\n{len(others)} X-rays with another patient's CT: {passed} passed, highest probability {highest:.2f}")
+        lines.append(f"\n{len(others)} X-rays with another CT: {passed} passed, highest probability {highest:.2f}")
     return "\n".join(lines)
 
 
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--wrong", type=int, default=0, help="wrong poses a case to be judged too")
-    parser.add_argument("--others", action="store_true", help="register every X-ray to another patient's CT too")
+    parser.add_argument("--others", action="store_true", help="register every X-ray to another CT too")
     parser.add_argument("--rig", action="store_true", help="two views of every pose")
     parser.add_argument("--alone", action="store_true", help="render bone without its flesh, as for chosen labels")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")

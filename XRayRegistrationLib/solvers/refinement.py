@@ -66,7 +66,7 @@ class Refined:
         fine_cost: as ``cost``, at the second round's resolution.
         rival_cost: ``cost`` of the best pose elsewhere, and ``rival`` (4, 4) that pose; inf and
             None when every candidate ended here.
-        normal_matrix: (6, 6), J'J at the finest resolution, in rig axes about the centroid (rad, mm).
+        normal_matrix: (6, 6), J'J at the finest resolution so far, in rig axes about the centroid (rad, mm).
         finest_cost: the cost there.
         residuals: number of residuals there.
         view_costs: (n views,), as ``fine_cost``, of each view by itself.
@@ -139,7 +139,8 @@ def refine_candidates(
     coarse_poses, coarse_cost, coarse_level = poses, cost, level
     fine_cost, fine_level = float(cost[0]), level
 
-    def judged(pose: Array, normal: Array, cost: float, level: Sequence[LevelView]) -> Refined:
+    def judged(pose: Array, normal: Array, finest: float, level: Sequence[LevelView]) -> Refined:
+        """A pose with all that the verification looks at; ``level`` is the finest so far, ``finest`` the cost there."""
         here = costs(coarse_level, pose[None], backend=backend)[0]
         plain = LevenbergMarquardtOptions(comparison=ComparisonOptions(normalisation=GradientNormalisation(window_px=0)))
         plain_cost = costs(coarse_level, pose[None], plain, backend=backend)[0]
@@ -149,7 +150,7 @@ def refine_candidates(
         if len(fine_level) > 1:
             drift = max(_drift(view, pose, centre_ct, surface_points, backend) for view in fine_level)
         return Refined(
-            pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, cost, _residuals(level),
+            pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level),
             view_costs, drift,
         )  # fmt: skip
 
