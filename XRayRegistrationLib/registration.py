@@ -87,6 +87,8 @@ def register(
     images = _read_xrays(xrays)
     rigs = _rigs(images)
     volume, model = _read_ct(ct, bone, labels, seed, tell)
+    if not isinstance(start_pose, str):
+        _check_in_front(rigs @ start_pose, model)
     clock.lap("prepare_s")
 
     prepared = chosen.prepare(volume, model, settings, progress=lambda f, text: tell(0.1 + 0.05 * f, text))
@@ -208,6 +210,16 @@ def _checked_start(start: str | ArrayLike) -> str | Array:
             )
         return start
     return check_rigid(start, "the start pose")
+
+
+def _check_in_front(camera_from_ct: Array, model: BoneModel) -> None:
+    """Raise InputError where a start has the bone behind the source of a view."""
+    depth = float((camera_from_ct[:, :3, :3] @ model.centroid + camera_from_ct[:, :3, 3])[:, 2].min())
+    if depth <= 0.0:
+        raise InputError(
+            f"the start pose has the bone {-depth:.0f} mm behind the X-ray source; allowed is in front of it: the z axis of "
+            "camera_from_ct points from the source to the detector"
+        )
 
 
 def _read_xrays(xrays: XRay | str | Path | Sequence[XRay | str | Path]) -> list[XRay]:

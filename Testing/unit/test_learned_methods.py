@@ -16,6 +16,7 @@ import torch
 from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.carm import named_view
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import METHODS, Candidate, Proposal, get_method
@@ -148,6 +149,20 @@ def test_a_network_that_sees_nothing_is_a_failure_or_hands_over_to_the_search(
     prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path)}))
     assert METHOD.propose([xray], prepared) == "searched"
     assert len(asked) == 1
+
+
+def test_a_pose_with_the_bone_behind_the_source_is_none(
+    ct: Volume, model: BoneModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "w.safetensors", ct)
+    prepared = METHOD.prepare(ct, model, METHOD.options({"weights": str(path), "search_on_failure": False}))
+    ahead = named_view("ap", model.centroid, 700.0)
+    behind = np.diag([1.0, -1.0, -1.0, 1.0]) @ ahead
+    monkeypatch.setattr(type(METHOD), "propose_view", lambda *_: [(behind, 0.1, "nearer"), (ahead, 0.2, "further")])
+    assert [c.origin for c in METHOD.propose([xray_of(LEARNED_CAMERA)], prepared).candidates] == ["further"]
+    monkeypatch.setattr(type(METHOD), "propose_view", lambda *_: [(behind, 0.1, "network")])
+    with pytest.raises(NothingProposedError, match="has the bone behind the source"):
+        METHOD.propose([xray_of(LEARNED_CAMERA)], prepared)
 
 
 def test_fingerprint_is_of_shape_place_and_values(ct: Volume) -> None:

@@ -154,6 +154,14 @@ def test_bad_arguments_are_named(
         register(ct, xray, bone=model, **arguments)  # type: ignore[arg-type]
 
 
+def test_a_start_with_the_bone_behind_the_source_is_refused(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray
+) -> None:
+    for start in (np.diag([1.0, -1.0, -1.0, 1.0]) @ true_pose, increment_left(true_pose, (0, 0, 0, 0, 0, -1400.0), np.zeros(3))):
+        with pytest.raises(InputError, match=r"bone \d+ mm behind the X-ray source; allowed .* from the source to the detector"):
+            register(ct, xray, bone=model, start=start)
+
+
 def test_several_xrays_need_a_rig(ct: Volume, model: BoneModel, xray: XRay) -> None:
     with pytest.raises(InputError, match="camera_from_rig"):
         register(ct, [xray, xray], bone=model)

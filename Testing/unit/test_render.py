@@ -186,14 +186,25 @@ def test_empty_space_that_is_leapt_over_hides_no_matter(turn: tuple[float, float
     assert (np.abs(every - leaping)[both] < 0.05).mean() > 0.998
 
 
+@pytest.mark.parametrize("step_mm", [0.7, 4.0])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nothing_in_view_is_zero(backend: str) -> None:
+def test_nothing_in_view_is_zero(backend: str, step_mm: float) -> None:
     away = _pose((0, 0, 0), (2000.0, 0.0, 600.0), np.zeros(3))
-    behind = _pose((0, 0, 0), (0.0, 0.0, -600.0), np.zeros(3))
-    for pose in (away, behind):
-        image, jacobian = render_with_jacobian(_blob(), CAMERA, pose, np.zeros(3), backend=backend)
+    behind = [_pose(turn, (0.0, 0.0, -600.0), np.zeros(3)) for turn in ((0, 0, 0), (0, 1.6, 0), (1.6, 0, 0), (3.1, 0, 0))]
+    for pose in (away, *behind):
+        image, jacobian = render_with_jacobian(_blob(), CAMERA, pose, np.zeros(3), backend=backend, step_mm=step_mm)
         assert not image.any()
         assert not jacobian.any()
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed")
+@pytest.mark.parametrize("turn", [(0.1, 0.2, 0.0), (0.1, 1.7, 0.0), (1.5, 0.2, 0.3), (3.1, 0.1, 0.0)])
+def test_what_lies_behind_the_source_is_left_out(turn: tuple[float, float, float]) -> None:
+    volume = _blob()
+    poses = np.stack([_pose(turn, (0.0, 0.0, z), np.zeros(3)) for z in (-15.0, 0.0, 15.0, 600.0)])
+    plain, compiled = (render(volume, CAMERA, poses, backend=backend, step_mm=4.0) for backend in ("scipy", "numba"))
+    assert plain[:3].any(axis=(1, 2)).all()
+    np.testing.assert_allclose(compiled[:3], plain[:3], atol=0.002 * plain.max())
 
 
 def test_coarser_volumes_keep_the_line_integrals() -> None:

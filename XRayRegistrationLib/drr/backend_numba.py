@@ -58,15 +58,17 @@ def _integrated(
 
     A step no finer than the voxels along the rays becomes a whole number of voxel planes, and the other planes
     are left out: half the work a sample, and less error than samples anywhere at that distance have. A finer step
-    is taken as it is.
+    is taken as it is, and so is any where part of the volume is not in front of the source: lines know no beginning.
     """
     shape = (len(camera_from_ct), len(volume.channels), camera.height, camera.width)
     out = np.empty(shape, np.float32)
     out_jacobian = None if centre_camera is None else np.empty((*shape[:2], 6, *shape[2:]), np.float32)
     rays, wide = _rays(camera), _wide(camera)
-    for group, axis, origin, linear in _by_axis(volume, camera_from_ct):
+    for group, axis, ahead, origin, linear in _by_axis(volume, camera_from_ct):
         centre = None if centre_camera is None else np.ascontiguousarray(centre_camera[group], dtype=np.float64)
-        planes = 0 if wide else int(min(step_mm / volume.spacing_mm[axis] * (1 + 1e-6), volume.mu.shape[-1 - axis]))
+        planes = int(min(step_mm / volume.spacing_mm[axis] * (1 + 1e-6), volume.mu.shape[-1 - axis]))
+        if wide or not ahead:
+            planes = 0
         if planes > 1:
             origin, linear = _of_every(planes, origin, linear)
         for c, (slabs, below, scale) in enumerate(_packed(volume, axis, max(planes, 1))):
@@ -94,7 +96,7 @@ def first_last_hit(
     """Depths (N, 2, height, width) of the first and last crossing of ``threshold_mu``."""
     summed = volume if len(volume.channels) == 1 else AttenuationVolume(volume.channels.sum(axis=0), volume.ct_from_ijk)
     out = np.empty((len(camera_from_ct), 2, camera.height, camera.width), np.float32)
-    for group, axis, origin, linear in _by_axis(summed, camera_from_ct):
+    for group, axis, _, origin, linear in _by_axis(summed, camera_from_ct):
         ((slabs, _, scale),) = _packed(summed, axis)
         depth = np.full((len(group), *out.shape[1:]), np.nan, np.float32)
         clearance = _clearance(summed, axis, threshold_mu)
@@ -110,19 +112,26 @@ _WIDE = 0.5  # tangent of half the field of view, from which rays may run along 
 
 def _by_axis(
     volume: AttenuationVolume, camera_from_ct: NDArray[np.float64]
-) -> Iterator[tuple[NDArray[np.intp], int, NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[tuple[NDArray[np.intp], int, bool, NDArray[np.float64], NDArray[np.float64]]]:
     """Poses by the voxel axis that their rays run along, each to be rendered from the slabs across it.
 
-    Yields which poses (n,), the axis, the source in voxels of the padded grid (n, 3), and voxels per
-    camera mm (n, 3, 3), in the slabs' order of axes.
+    Yields which poses (n,), the axis, whether the whole volume is in front of the source along it, the source in
+    voxels of the padded grid (n, 3), and voxels per camera mm (n, 3, 3), in the slabs' order of axes.
     """
     ijk_from_camera = np.linalg.inv(volume.ct_from_ijk) @ inverse(camera_from_ct)
     along = np.abs(ijk_from_camera[:, :3, 2]).argmax(axis=1)
+    each = np.arange(len(along))
+    ray, source = ijk_from_camera[each, along, 2], ijk_from_camera[each, along, 3]
+    # the field falls to 0 one voxel outside
+    in_front = np.where(ray > 0, source <= -1, source >= np.array(volume.mu.shape[:-4:-1])[along])
     for axis in np.unique(along):
-        group = np.flatnonzero(along == axis)
-        affine = ijk_from_camera[group][:, list(_ORDERS[axis])]
-        origin = np.ascontiguousarray(affine[:, :, 3] + kernels.PAD)
-        yield group, int(axis), origin, np.ascontiguousarray(affine[:, :, :3])
+        for ahead in (True, False):
+            group = np.flatnonzero((along == axis) & (in_front == ahead))
+            if len(group) == 0:
+                continue
+            affine = ijk_from_camera[group][:, list(_ORDERS[axis])]
+            origin = np.ascontiguousarray(affine[:, :, 3] + kernels.PAD)
+            yield group, int(axis), ahead, origin, np.ascontiguousarray(affine[:, :, :3])
 
 
 def _wide(camera: Camera) -> bool:

@@ -14,7 +14,7 @@ from XRayRegistrationLib.bone.model import BoneModel
 from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import named_view
-from XRayRegistrationLib.geometry.rigid import inverse
+from XRayRegistrationLib.geometry.rigid import inverse, transform_points
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Method, Prepared, Progress, Proposal, Start
@@ -212,17 +212,19 @@ class LearnedMethod(Method):
         if progress is not None:
             progress(0.0, "asking the network")
         candidates, reasons = [], []
+        centre_ct = prepared.bone.centroid
         for xray in xrays:
             camera_from_rig = xray.camera.camera_from_rig
             rig_from_camera = np.eye(4) if camera_from_rig is None else inverse(camera_from_rig)
             try:
                 for pose, cost, origin in self.propose_view(xray, prepared, seed, _start_of(xray, prepared, start)):
-                    candidates.append(Candidate(rig_from_camera @ pose, cost, origin))
+                    if transform_points(pose, centre_ct)[2] > 0.0:
+                        candidates.append(Candidate(rig_from_camera @ pose, cost, origin))
+                    else:
+                        reasons.append("a pose of the network has the bone behind the source")
             except NothingProposedError as error:
                 reasons.append(str(error))
         candidates.sort(key=lambda c: c.cost)
-
-        centre_ct = prepared.bone.centroid
 
         def search(ranges: Sequence[SearchRange]) -> Proposal:
             return search_stages(xrays, prepared.bone, ranges, backend, progress)

@@ -83,6 +83,7 @@ def start_range(
     depths = depth + depth_mm * np.array([-1.0, 0.0, 1.0])
     if more_depths_mm is not None:
         depths = np.concatenate([depths, more_depths_mm])
+    depths = depths[depths > 0.0]  # of a start right at the source
     return SearchRange(rotation_exp(grid) @ camera_from_ct[:3, :3], depths, near=np.asarray(camera_from_ct), name=name)
 
 
