@@ -8,7 +8,8 @@ lose the tag. The pixels tell by two signs.
    and not air; then the answer is certain. (A shutter painted over the picture in one value says
    nothing.)
 2. What bone looks like, and where the open beam is, which a network learned (``picture_reading``). The
-   header, where it says something, may know better where the network is in doubt.
+   header, where it says something, may know better where the network is in doubt. Where it is in none,
+   the other polarity is not tried: that would double the time of a registration that fails.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from XRayRegistrationLib.images.masks import Field, is_sure
 POLARITIES = ("auto", "bone_bright", "bone_dark")
 
 _SURE_SHARE = 0.03  # of the image, outside of the field
-_CLEAR = 4.0  # log-odds from which the header is not asked; of 300 simulated pictures those above 2 were all right
+# Log-odds, from which the header is not asked, and from which the other polarity is not tried. Of 570 randomised pictures
+# of five CTs, half of them inverted, all 551 above 2 were right, 426 of these above 6; five real ones and their negatives
+# came to 5 to 9, right too.
+_CLEAR, _CERTAIN = 4.0, 6.0
 
 
 def decide_polarity(fields: Sequence[Field], bone_bright: float, hint: str | None = None) -> tuple[str, str, bool]:
@@ -38,7 +42,7 @@ def decide_polarity(fields: Sequence[Field], bone_bright: float, hint: str | Non
             return f"bone_{field.outside}", f"the area outside the field of view is {field.outside}", True
     if hint in POLARITIES[1:] and abs(bone_bright) < _CLEAR:
         return str(hint), "as the header says", False
-    return ("bone_bright" if bone_bright > 0 else "bone_dark"), "as the anatomy looks", False
+    return ("bone_bright" if bone_bright > 0 else "bone_dark"), "as the anatomy looks", abs(bone_bright) >= _CERTAIN
 
 
 def check_polarity(polarity: str) -> str:
