@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.networks.weights_file import read_header, read_weights, write_weights
-from XRayRegistrationLib.training.checkpoint import state_path
+from XRayRegistrationLib.training.checkpoint import check_same, state_path
 from XRayRegistrationLib.training.log import read_log
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -127,7 +128,7 @@ def test_killed_at_any_moment_it_resumes_from_the_last_checkpoint(tmp_path: Path
         from pathlib import Path
         from dataclasses import replace
         from Testing.unit.test_training_loop import OPTIONS, Line, fit
-        from XRayRegistrationLib.training.checkpoint import state_path
+        from XRayRegistrationLib.training.checkpoint import check_same, state_path
         out = Path(sys.argv[1])
         fit(Line(), out, replace(OPTIONS, iterations=300, checkpoint_s=0.0), resume=state_path(out).exists())
         """
@@ -182,6 +183,63 @@ def test_weights_alone_can_be_trained_further(tmp_path: Path) -> None:
     renamed.header = lambda: {"architecture": {"width": 8}, "cts": [{"name": "moved", "fingerprint": "0" * 16}]}  # type: ignore[method-assign]
     again = fit(renamed, out, options, resume=True)
     assert again.validation_mm < 3 * first.validation_mm + 0.05
+
+
+def test_weights_alone_are_not_replaced_by_worse_ones(tmp_path: Path) -> None:
+    class Worse(Line):
+        poses = "scr"
+
+        def validate(self, network: nn.Module, device: torch.device) -> Validation:
+            return Validation(9.0, {})
+
+        def header(self) -> dict[str, Any]:
+            return {**super().header(), "input": {"poses": self.poses}}
+
+    out = tmp_path / "w.safetensors"
+    header = {"method": "line", **Worse().header(), "training": {"validation_median_mm": 3.0}}
+    write_weights(out, dict(Line().network().state_dict()), header)
+    result = fit(Worse(), out, replace(OPTIONS, iterations=20), resume=True)
+    assert result.validation_mm == 3.0
+    assert read_header(out)["training"]["validation_median_mm"] == 3.0
+    state_path(out).unlink()
+    Worse.poses = "prost"  # other X-rays are judged, so that the errors cannot be compared
+    assert fit(Worse(), out, replace(OPTIONS, iterations=20), resume=True).validation_mm == 9.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"input": {"camera": {"width": 64}, "poses": "scr"}}, "camera"),
+        ({"recipe": {"sigma": 2.5}}, "recipe"),
+        ({"landmarks": {"names": ["a", "c"]}}, "set of landmarks"),
+        ({"cts": [{"fingerprint": "0", "landmarks_ct": [[1.0, 2.0, 4.0]]}]}, "set of landmarks"),
+        ({"cts": [{"fingerprint": "1", "landmarks_ct": [[1.0, 2.0, 3.0]]}]}, "CT"),
+    ],
+)
+def test_only_the_same_training_is_gone_on_with(changes: dict[str, Any], what: str) -> None:
+    header = {
+        "input": {"camera": {"width": 128}, "poses": "scr"},
+        "recipe": {"sigma": (1.5,)},
+        "landmarks": {"names": ("a", "b")},
+        "cts": [{"fingerprint": "0", "landmarks_ct": [[1.0, 2.0, 3.0]]}],
+    }
+    found = json.loads(json.dumps(header))
+    check_same(found, {**header, "input": {"camera": {"width": 128}, "poses": "prost"}}, Path("w.safetensors"))
+    with pytest.raises(InputError, match=f"is of another {what} "):
+        check_same(found, {**header, **changes}, Path("w.safetensors"))
+
+
+def test_a_batch_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
+    class OneBad(Line):
+        def batch(self, number: int, device: torch.device) -> Any:
+            x, y = super().batch(number, device)
+            return (x * float("nan"), y) if number == 7 else (x, y)
+
+    out = tmp_path / "w.safetensors"
+    result = fit(OneBad(), out, replace(OPTIONS, iterations=40))
+    assert np.isfinite(result.validation_mm)
+    tensors, _ = read_weights(out)
+    assert all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())
 
 
 def test_what_cannot_be_done_is_said_in_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     choices = _choices(args)
     camera = None if args.camera is None else read_camera(check_exists(args.camera, "--camera", "the camera"))
     _require_packages()
-    _check_before_reading(args, out)
+    _check_before_reading(args, options, out)
     with Progress("none" if args.quiet else args.progress) as progress:
         subjects: list[Subject] = []
         held_out: list[Subject] = []
@@ -141,7 +141,7 @@ def _subject(path: str, choice: BoneChoice, landmarks: str | None, labels: str |
     )
 
 
-def _check_before_reading(args: argparse.Namespace, out: Path) -> None:
+def _check_before_reading(args: argparse.Namespace, options: Any, out: Path) -> None:
     """What would only show once the CTs are read, which takes a while."""
     from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
     from XRayRegistrationLib.training.devices import choose_device
@@ -149,8 +149,9 @@ def _check_before_reading(args: argparse.Namespace, out: Path) -> None:
 
     choose_device(args.device)
     check_out(out, args.resume)
-    if args.poses is not None:
-        pose_sampler(args.poses)
+    for name in ("poses", "moving"):
+        if getattr(options, name, None) is not None:
+            pose_sampler(getattr(options, name))
 
 
 def _require_packages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,22 +87,47 @@ def load_state(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     numbers: dict[str, Any] = found["progressed"]
     restored: dict[str, Any] = {k: (float("inf") if v is None else v) for k, v in numbers.items()}
-    return Progressed(**restored)
+    progressed = Progressed(**restored)
+    if not judged_alike(found, header):
+        progressed.best_mm, progressed.without_better = float("inf"), 0
+    return progressed
 
 
 def check_same(found: dict[str, Any], header: dict[str, Any], path: Path) -> None:
-    """Raise InputError where a file is of another method, network, seed or CT than this training."""
-    for key, what in (("method", "method"), ("architecture", "network"), ("cts", "CT"), ("seed", "seed")):
-        if key in header and _compared(key, found.get(key)) != _compared(key, header[key]):
+    """Raise InputError where a file is of another method, network, camera, CT, landmarks, recipe or seed than this training.
+
+    Other poses may be learned from than before.
+    """
+    for key, what in _SAME:
+        was, now = _compared(key, found), _compared(key, header)
+        if now is not None and was != now:
             raise InputError(
-                f"{path} is of another {what} ({_short(found.get(key))}) than this training ({_short(header[key])}); "
+                f"{path} is of another {what} ({_short(was)}) than this training ({_short(now)}); "
                 "resume with what it was begun with, or give another --out"
             )
 
 
-def _compared(key: str, value: Any) -> Any:
-    """Of CTs their contents alone, for files are renamed."""
-    return [ct.get("fingerprint") for ct in value or []] if key == "cts" else value
+def judged_alike(found: dict[str, Any], header: dict[str, Any]) -> bool:
+    """Whether validations of both are of the same X-rays, so that their errors can be compared."""
+    return all(_compared(key, found) == _compared(key, header) for key in ("input", "held_out"))
+
+
+_SAME = (
+    ("method", "method"), ("architecture", "network"), ("camera", "camera"), ("cts", "CT"), ("landmarks_ct", "set of landmarks"),
+    ("landmarks", "set of landmarks"), ("recipe", "recipe"), ("seed", "seed"),
+)  # fmt: skip
+
+
+def _compared(key: str, header: dict[str, Any]) -> Any:
+    """A header's value, None where it has none; of CTs their contents alone, for files are renamed."""
+    if key == "camera":
+        return header.get("input", {}).get("camera")
+    if key == "landmarks_ct":
+        return [ct.get("landmarks_ct") for ct in header.get("cts", [])]
+    value = header.get(key)
+    if key in ("cts", "held_out"):
+        return [ct.get("fingerprint") for ct in value or []]
+    return json.loads(json.dumps(value))  # as a file has it, which knows no tuples
 
 
 def _short(value: Any) -> str:

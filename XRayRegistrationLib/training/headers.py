@@ -9,7 +9,7 @@ import numpy as np
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import rotation_log
 from XRayRegistrationLib.images.volume import fingerprint
-from XRayRegistrationLib.simulation.pose_samplers import POSE_SAMPLERS
+from XRayRegistrationLib.simulation.pose_samplers import pose_sampler
 
 if TYPE_CHECKING:
     from XRayRegistrationLib.simulation.subject import Subject
@@ -44,8 +44,8 @@ def poses_header(poses: str, camera: Camera) -> dict[str, Any]:
     ``rotation`` (3, 3) and ``centre_camera`` (3,) mm of the mean; ``sigma`` (6,) in (rad, mm) along the camera's axes, half as
     wide again as what is drawn, since X-rays are taken otherwise too.
     """
-    rng, origin = np.random.default_rng([_POSES_SEED]), np.zeros(3)
-    drawn = np.stack([POSE_SAMPLERS[poses].sample(origin, camera, rng) for _ in range(_POSES)])
+    rng, origin, sampler = np.random.default_rng([_POSES_SEED]), np.zeros(3), pose_sampler(poses)
+    drawn = np.stack([sampler.sample(origin, camera, rng) for _ in range(_POSES)])
     u, _, vt = np.linalg.svd(drawn[:, :3, :3].mean(axis=0))
     rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
     turns, at = rotation_log(drawn[:, :3, :3] @ rotation.T), drawn[:, :3, 3].mean(axis=0)

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import uninterrupted
 from XRayRegistrationLib.networks.weights_file import LICENCE, read_weights, write_weights
-from XRayRegistrationLib.training.checkpoint import Progressed, check_same, load_state, save_state, state_path
+from XRayRegistrationLib.training.checkpoint import Progressed, check_same, judged_alike, load_state, save_state, state_path
 from XRayRegistrationLib.training.devices import choose_device, fast_bfloat16
 from XRayRegistrationLib.training.log import MetricLog
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -109,6 +109,7 @@ class _Run:
         self.header = {"method": task.method, "licence": LICENCE, "seed": options.seed, **task.header()}
         self.progressed = Progressed()
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.fraction = 0.0  # of the budget, by the first device's clock: all have the same learning rate
         self.validation = ""
 
     @property
@@ -137,7 +138,7 @@ class _Run:
         self.mean_loss: float | None = None
         skipped_in_row = 0
         try:
-            while not self._spent():
+            while not self._agreed_to_end():
                 with uninterrupted():  # a signal takes effect between two iterations, where the state is whole
                     skipped_in_row = 0 if self._step() else skipped_in_row + 1
                 if skipped_in_row >= _MOST_SKIPPED:
@@ -180,10 +181,10 @@ class _Run:
         return finite
 
     def _iterate(self, number: int) -> tuple[float, dict[str, float], bool]:
-        """One step; returns the loss, its parts, and whether the gradient was finite (else nothing was changed)."""
+        """One step; returns the loss, its parts, and whether the gradient was finite (else no weight was changed)."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         torch.manual_seed((self.options.seed << 32) + number * world + rank)  # dropout, should a network have some
-        factor = learning_rate_factor(number - self.progressed.begun_iteration, self._fraction(), self.options.warmup)
+        factor = learning_rate_factor(number - self.progressed.begun_iteration, self.fraction, self.options.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         batch = next(self.batches)
@@ -197,7 +198,16 @@ class _Run:
         if finite:
             self.optimizer.step()
             self.average.update_parameters(self.bare)
+        else:
+            self._heal_statistics()
         return float(loss.detach()), parts, finite
+
+    @torch.no_grad()
+    def _heal_statistics(self) -> None:
+        """Put the average's in place of running statistics that a picture which is not finite has spoilt."""
+        for statistic, average in zip(self.bare.buffers(), self.average.module.buffers(), strict=True):
+            if not torch.isfinite(statistic).all():
+                statistic.copy_(average)
 
     def _fraction(self) -> float:
         """Of the budget that is spent."""
@@ -207,9 +217,11 @@ class _Run:
         assert self.options.minutes is not None
         return (p.spent_s - p.begun_s) / (60.0 * self.options.minutes)
 
-    def _spent(self) -> bool:
-        spent = self._fraction() >= 1.0 or self.progressed.without_better >= self.options.patience
-        return bool(self.fabric.broadcast(spent)) if self.fabric.world_size > 1 else spent
+    def _agreed_to_end(self) -> bool:
+        """Whether the budget or the patience is at its end; every device follows the first one's clock."""
+        told = self._fraction(), self.progressed.without_better >= self.options.patience
+        self.fraction, out_of_patience = self.fabric.broadcast(told) if self.fabric.world_size > 1 else told
+        return self.fraction >= 1.0 or out_of_patience
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -267,6 +279,9 @@ class _Run:
         check_same(header, {k: v for k, v in self.header.items() if k != "seed"}, self.out)
         self.bare.load_state_dict(tensors)
         self.average.module.load_state_dict(tensors)
+        judged = header.get("training", {}).get("validation_median_mm")
+        if judged is not None and judged_alike(header, self.header):
+            self.progressed.best_mm = float(judged)
 
 
 def _channels_last(network: nn.Module) -> nn.Module:

@@ -32,5 +32,5 @@ def median_mtre(
     ordered = np.sort(errors)
     return Validation(
         float(ordered[(len(ordered) - 1) // 2]),
-        {"p95_mm": float(ordered[int(np.ceil(0.95 * len(ordered))) - 1]), "above_10_mm": float(np.mean(ordered > 10.0))},
+        {"p95_mm": float(ordered[int(np.ceil(0.95 * len(ordered))) - 1]), "above_10_mm": float(np.mean(~(ordered <= 10.0)))},
     )
