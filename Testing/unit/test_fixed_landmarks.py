@@ -21,7 +21,6 @@ from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import get_method
-from XRayRegistrationLib.methods.dflnet import iterative_pnp
 from XRayRegistrationLib.methods.fixed_landmarks import (
     DEFAULT_RECIPE,
     DFLNET_RECIPE,
@@ -35,6 +34,7 @@ from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.poses import PoseRange, sample_pose
 from XRayRegistrationLib.simulation.subject import Subject, make_subject
 from XRayRegistrationLib.solvers.pnp import PnpFailure
+from XRayRegistrationLib.solvers.pnp_published import RAYEMB2024, SCR2023, PublishedPnp, pnp_as_published
 from XRayRegistrationLib.training.fixed_landmarks import FixedLandmarksTask, dice_loss, label_classes, same_landmarks
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -113,17 +113,21 @@ def test_a_landmark_is_looked_for_in_its_own_label(subject: Subject) -> None:
     assert read_maps(maps, labels, np.ones((128, 128), bool), header).pixels[:, 0].tolist() == [90.0, 30.0]
 
 
-def test_published_pnp_is_repeatable_and_fails_with_a_reason(subject: Subject) -> None:
+@pytest.mark.parametrize("published", [SCR2023, RAYEMB2024])
+def test_published_pnp_is_repeatable_and_fails_with_a_reason(subject: Subject, published: PublishedPnp) -> None:
     points, pose = subject.bone.surface_points[:14], pose_of(subject, 2)
     rng = np.random.default_rng(0)
     pixels = CAMERA.project(transform_points(pose, points)) + rng.normal(0, 0.3, (14, 2))
     pixels[:3] += 60.0
-    first, again = (iterative_pnp(points, pixels, CAMERA, 5.0, seed=4) for _ in range(2))
+    first, again = (pnp_as_published(points, pixels, CAMERA, 5.0, published, seed=4) for _ in range(2))
     np.testing.assert_array_equal(first.camera_from_ct, again.camera_from_ct)
     assert not first.inliers[:3].any()
     assert first.inliers[3:].all()
     with pytest.raises(PnpFailure):
-        iterative_pnp(points, rng.uniform(0, 128, (14, 2)), CAMERA, 0.5, seed=0)
+        pnp_as_published(points[:3], pixels[:3], CAMERA, 5.0, published, seed=0)
+    if published is SCR2023:  # MAGSAC counts no inliers, and gives some pose of pixels at random
+        with pytest.raises(PnpFailure, match="no pose explains"):
+            pnp_as_published(points, rng.uniform(0, 128, (14, 2)), CAMERA, 0.5, published, seed=0)
 
 
 def task_of(subject: Subject, recipe: Recipe = DEFAULT_RECIPE, count: int = 20, held_out: Any = ()) -> FixedLandmarksTask:

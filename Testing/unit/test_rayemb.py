@@ -28,6 +28,8 @@ from XRayRegistrationLib.methods.ray_templates import (
     render_windows,
     spread_points,
     view_grid,
+    view_header,
+    views_of_header,
 )
 from XRayRegistrationLib.methods.rayemb import template_views
 from XRayRegistrationLib.networks.ray_encoder import ViTEncoder, ray_encoder
@@ -384,6 +386,8 @@ def test_bad_input_is_one_line(subject: Subject) -> None:
         task({"encoder_weights": "x.safetensors"})
     with pytest.raises(InputError, match="at least one CT"):
         method.task([], [], method.options(), OPTIONS, None)
+    with pytest.raises(InputError, match="batch size is 4; method 'rayemb' learns from 5 X-rays"):
+        method.task([subject], [], method.options(), replace(OPTIONS, batch_size=4), None)
 
 
 def test_paper_mode_is_the_published_recipe(subject: Subject) -> None:
@@ -399,4 +403,10 @@ def test_paper_mode_is_the_published_recipe(subject: Subject) -> None:
     assert views.camera.source_detector_distance_mm == 1800.0
     assert 900.0 / 1800.0 * 224 * views.camera.pixel_spacing_mm[0] == pytest.approx(358.4)  # mm at the bone
     assert task.scene_options.points == 40
+    assert task.scene_options.absent == 0.0  # all of them on the X-ray
+    # what is learned is what is rendered to be looked for
+    assert views.contrast == (1.0, 3.0)
+    assert task.scene_options.template_appearance.linear_bone == (3.0, 3.0)
+    assert views_of_header(task.header()).contrast == views.contrast
+    assert views_of_header({"templates": {k: v for k, v in view_header(views).items() if k != "contrast"}}).contrast == (0.5, 2.5)
     assert task.scene_options.used_templates == 4

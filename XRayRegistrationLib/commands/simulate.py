@@ -77,7 +77,7 @@ def _check(args: argparse.Namespace) -> _Request:
     if args.camera is not None:
         camera = read_any_camera(check_exists(args.camera, "--camera", "the camera"))
     else:
-        camera = cios_camera(args.size or DEFAULT_SIZE_PX)
+        camera = cios_camera(DEFAULT_SIZE_PX if args.size is None else args.size)
     return _Request(out, bone_choice(args.bone), camera, preset(args.appearance), landmarks)
 
 

@@ -90,7 +90,7 @@ class Proposal:
     Attributes:
         candidates: best first, at least one.
         finished: the best candidate is the method's final pose and is to be verified as it is,
-            without the shared refinement; so for ``paper_mode``.
+            without the shared refinement; so for ``paper_mode`` of ``diffdrr``.
         more: looks further, for when none of the candidates verifies; None when the method has
             nothing left to try.
         sure: a pose of this proposal that passes with a lower probability is compared with what ``more`` finds.

@@ -259,9 +259,9 @@ def solve_landmarks(
         raise PnpFailure(f"the network finds {int(seen.sum())} of {len(seen)} landmarks; at least {LEAST_LANDMARKS} are needed")
     points, pixels = points_ct[seen], located.pixels[seen]
     if recipe.solver == "iterative":
-        from XRayRegistrationLib.methods.dflnet import iterative_pnp
+        from XRayRegistrationLib.solvers.pnp_published import SCR2023, pnp_as_published
 
-        return (iterative_pnp(points, pixels, camera, recipe.threshold_px, seed),)
+        return (pnp_as_published(points, pixels, camera, recipe.threshold_px, SCR2023, seed),)
     options = PnpOptions(threshold_px=recipe.threshold_px, modes=_MODES, pixel_errors="predicted")
     if recipe.maps == "heatmaps":
         return solve_pnp(points, pixels, camera, options=options, seed=seed)

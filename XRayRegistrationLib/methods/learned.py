@@ -46,7 +46,9 @@ class NothingProposedError(XRayRegistrationError):
 class LearnedMethod(Method):
     """A method whose proposal comes from a network.
 
-    Its options have ``weights`` (a path, or None to look for them) and ``search_on_failure``.
+    Its options have ``weights`` (a path, or None to look for them) and ``search_on_failure``. ``paper_mode`` is of the
+    network, its training and how a pose is made of what it says; that pose is refined, verified and searched around as
+    any other, and an evaluation has it in the rows "proposed".
     """
 
     #: whether a network serves only the CTs that it was trained on

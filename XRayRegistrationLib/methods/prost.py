@@ -38,7 +38,8 @@ class ProstOptions:
     """Options of method ``prost``.
 
     Attributes:
-        paper_mode: a published network, its loss and its descent, 128 x 128 pixels.
+        paper_mode: a published network, its loss and its descent, 128 x 128 pixels. Unlike theirs its projections are
+            standardised, so that X-ray and projection have one scale; their CMA-ES at the end is ``finish``.
         variant: which one: of TMI 2024, or of MICCAI 2020.
         weights: of a training on any CTs; None looks for some.
         search_on_failure: search without the network where nothing that it proposes verifies.

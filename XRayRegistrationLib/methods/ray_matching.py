@@ -18,6 +18,7 @@ from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.methods.ray_templates import Templates
 from XRayRegistrationLib.networks.ray_subspaces import hard_basis, similarity, soft_basis
 from XRayRegistrationLib.solvers.pnp import PnpFailure, PnpOptions, PnpPose, solve_pnp
+from XRayRegistrationLib.solvers.pnp_published import RAYEMB2024, pnp_as_published
 from XRayRegistrationLib.solvers.search_range import NOMINAL_DEPTH
 
 Array = NDArray[np.float64]
@@ -239,7 +240,8 @@ def find_pose_as_published(
         templates: the draws one after the other, 4 templates each.
 
     Raises:
-        PnpFailure: no pose that enough points agree on.
+        PnpFailure: RANSAC finds no pose.
+        MissingDependencyError: OpenCV is not installed.
     """
     height, width = camera.height, camera.width
     opened = torch.nn.functional.interpolate(open_cells[None, None].float(), (height, width))[0, 0] > 0
@@ -251,8 +253,7 @@ def find_pose_as_published(
         others, higher = _published_peaks(field, opened, templates, kept, draw)
         pixels[higher > peak] = others[higher > peak]
         peak = np.maximum(peak, higher)
-    options = PnpOptions(solver="opencv", threshold_px=_PAPER_PX, max_pairs=_PAPER_KEPT)
-    return solve_pnp(templates.points_ct[kept], pixels, camera, options=options, seed=seed)
+    return (pnp_as_published(templates.points_ct[kept], pixels, camera, _PAPER_PX, RAYEMB2024, seed),)
 
 
 def _published_peaks(

@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from XRayRegistrationLib.simulation.subject import Subject
 Array = NDArray[np.float64]
 
 VERSION = 1  # of the cache
-SOFT, BONE = 0.5, 2.5  # contrasts of the templates
 _INTERIOR_CANDIDATES = 20  # for each point that is taken
 _AT_ONCE = 16
 
@@ -49,12 +48,14 @@ class TemplateViews:
         camera: that one window of a template is seen through.
         angles_deg: (V, 2) orbital angle and tilt. depth_mm: of the bone's centroid.
         wide: the camera shows the whole bone; otherwise a template is cut into overlapping windows.
+        contrast: that soft tissue and bone are rendered with.
     """
 
     camera: Camera
     angles_deg: Array
     depth_mm: float
     wide: bool = False
+    contrast: tuple[float, float] = (0.5, 2.5)
 
     def poses(self, centre_ct: Array) -> Array:
         """camera_from_ct (V, 4, 4), the centre in the image's middle."""
@@ -171,7 +172,8 @@ def point_features(network: nn.Module, windows: Windows, views: TemplateViews, p
         middle = np.abs((pixels[view] - corner + 0.5) / size - 0.5).max(axis=1)
         off[k] = np.where(inside, middle, np.inf)
     features = torch.zeros(len(points_ct), count, 0)
-    look = Appearance(0, (SOFT, BONE, BONE))
+    soft, hard = views.contrast
+    look = Appearance(0, (soft, hard, hard))
     for first in range(0, len(windows.view), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         path = windows.path_mm[part]
@@ -203,7 +205,7 @@ def cached_templates(
         "points": hashlib.sha256(np.round(points_ct, 3).tobytes()).hexdigest(),
         "K": views.camera.K.tolist(),
         "size": [views.camera.width, views.camera.height],
-        "views": [views.angles_deg.tolist(), views.depth_mm, views.wide],
+        "views": [views.angles_deg.tolist(), views.depth_mm, views.wide, list(views.contrast)],
     }
     mark = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"rayemb-{fingerprint(ct)}-{mark}.npz"
@@ -244,6 +246,7 @@ def view_header(views: TemplateViews) -> dict[str, Any]:
         "angles_deg": views.angles_deg.tolist(),
         "depth_mm": views.depth_mm,
         "wide": views.wide,
+        "contrast": list(views.contrast),
     }
 
 
@@ -253,4 +256,6 @@ def views_of_header(header: dict[str, Any]) -> TemplateViews:
 
     values = header["templates"]
     camera = camera_of_header({"input": values})
-    return TemplateViews(camera, np.array(values["angles_deg"]), float(values["depth_mm"]), bool(values["wide"]))
+    views = TemplateViews(camera, np.array(values["angles_deg"]), float(values["depth_mm"]), bool(values["wide"]))
+    soft, bone = values.get("contrast", views.contrast)
+    return replace(views, contrast=(float(soft), float(bone)))

@@ -177,7 +177,7 @@ def template_views(learned: Camera, paper_mode: bool) -> TemplateViews:
     if paper_mode:
         grid = view_grid(45.0, 45.0, (18, 18))
         drawn = [np.random.default_rng([n]).choice(len(grid), PAPER_TEMPLATES, replace=False) for n in range(PAPER_DRAWS)]
-        return TemplateViews(_PAPER_TEMPLATE_CAMERA, grid[np.concatenate(drawn)], 900.0, wide=True)
+        return TemplateViews(_PAPER_TEMPLATE_CAMERA, grid[np.concatenate(drawn)], 900.0, wide=True, contrast=(1.0, 3.0))
     return TemplateViews(learned, view_grid(48.0, 48.0, (7, 7)), 700.0)
 
 

@@ -166,13 +166,13 @@ def solve_scene_coordinates(
         PnpFailure: too little bone, or no pose that enough pixels agree on.
     """
     from XRayRegistrationLib.solvers.pnp import PnpFailure, PnpOptions, solve_pnp
+    from XRayRegistrationLib.solvers.pnp_published import SCR2023, pnp_as_published
 
     pairs = decode(out, camera, field, header)
     if len(pairs.pixels) < _LEAST_PAIRS:
         raise PnpFailure(f"the network finds bone in {len(pairs.pixels) // 2} pixels only")
     if header["architecture"]["paper_mode"]:
-        options = PnpOptions(solver="opencv", threshold_px=_PAPER_PX, max_pairs=len(pairs.pixels))
-        return solve_pnp(pairs.points_ct, pairs.pixels, camera, options=options, seed=seed)
+        return (pnp_as_published(pairs.points_ct, pairs.pixels, camera, _PAPER_PX, SCR2023, seed),)
     # in an X-ray that shows little the network is sure of little, and says so: a rough pose is searched around, none is not
     options = PnpOptions(modes=_MODES, refuse_chance=False)
     return solve_pnp(pairs.points_ct, pairs.pixels, camera, sigma_mm=pairs.sigma_mm, options=options, seed=seed)

@@ -31,7 +31,8 @@ class SopiOptions:
     """Options of method ``sopi``.
 
     Attributes:
-        paper_mode: the published networks, loss and descent, and X-rays that are plain projections of 256 x 256 pixels.
+        paper_mode: the published networks, loss and descent, and X-rays that are plain projections of 256 x 256 pixels. The
+            similarity has three scales in training too, as the paper says; their code trains the coarsest alone.
         weights: of a training on any CTs; None looks for some.
         search_on_failure: search without the network where nothing that it proposes verifies.
         descend: walk down the similarity; otherwise the guess is all.

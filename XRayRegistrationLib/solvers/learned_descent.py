@@ -22,6 +22,10 @@ Array = NDArray[np.float64]
 
 _AT_ONCE = 16  # poses, whose activations are kept until their slope is known
 _SETTLED = 10  # similarities in a row that hardly change
+#: of the unit of length, within which a learned distance becomes round: 5 mm of 100
+ROUND_WITHIN = 0.05
+#: the published networks' unit of length: half of their volumes of 128 voxels
+PUBLISHED_LENGTH_MM = 149.0
 #: similarity (n,) and its slope (n, 6) in (rad, mm) about the bone's centre at poses (n, 4, 4)
 Slope = Callable[[Array], tuple[Array, Array]]
 
@@ -34,6 +38,7 @@ class DescentOptions:
         steps: at most. share: of the distance that a step goes, for slopes are never quite right.
         length_mm: the similarity's unit.
         largest, least: bounds of a step, in that unit; below ``least`` a pose has arrived.
+        round_within: the similarity s of a pose is that far from the true one: sqrt(s^2 - round_within^2).
     """
 
     steps: int = 16
@@ -41,6 +46,7 @@ class DescentOptions:
     length_mm: float = 100.0
     largest: float = 0.8
     least: float = 0.01
+    round_within: float = ROUND_WITHIN
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class PublishedDescent:
     momentum: float
     steps: int
     still: float
-    length_mm: float = 100.0
+    length_mm: float = PUBLISHED_LENGTH_MM
 
 
 #: Gao et al., TMI 2024: "0.1, halved every 15 steps" of a step count that is not given; MICCAI 2020: of its demo.
@@ -127,7 +133,8 @@ def descend(slope: Slope, starts: Array, centre_ct: Array, options: DescentOptio
             break
         downhill = -gradient * unit
         downhill /= np.maximum(np.linalg.norm(downhill, axis=1, keepdims=True), 1e-12)
-        length = np.clip(options.share * similarity, options.least, options.largest)
+        distance = np.sqrt(np.maximum(np.maximum(similarity, 0.0) ** 2 - options.round_within**2, 0.0))
+        length = np.clip(options.share * distance, options.least, options.largest)
         step = downhill * length[:, None] * unit
         for n, index in enumerate(moving):
             poses[index] = increment_left(poses[index], step[n], transform_points(poses[index], centre_ct))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from XRayRegistrationLib.networks.pose_parameters import rotation_of_vector
-
-_NEAR = 0.05  # of the unit of length, within which the distance becomes round: 5 mm of 100
+from XRayRegistrationLib.solvers.learned_descent import ROUND_WITHIN
 
 
 def pose_slope(similarity: Tensor, projections: Tensor, jacobian: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ def distance_loss(similarity: Tensor, slope: Tensor, motion: Tensor, length_mm: 
     """
     unit = slope.new_tensor([1.0] * 3 + [length_mm] * 3)
     away = -motion / unit
-    distance = (away.square().sum(1) + _NEAR**2).sqrt()
+    distance = (away.square().sum(1) + ROUND_WITHIN**2).sqrt()
     return (slope * unit - away / distance[:, None]).square().sum(1), (similarity - distance).square()
 
 

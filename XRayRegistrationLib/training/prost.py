@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from XRayRegistrationLib.networks.prost import ProstNetwork, prost_network
 from XRayRegistrationLib.solvers.learned_descent import (
     MICCAI2020,
+    PUBLISHED_LENGTH_MM,
     TMI2024,
     Descended,
     Slope,
@@ -20,7 +21,7 @@ from XRayRegistrationLib.solvers.learned_descent import (
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.pose_pairs import PosePairs, moving_poses
 from XRayRegistrationLib.training.pose_slope import direction_loss, geodesic_loss
-from XRayRegistrationLib.training.similarity import LENGTH_MM, VALIDATION_STEPS, Array, SimilarityTask
+from XRayRegistrationLib.training.similarity import VALIDATION_STEPS, Array, SimilarityTask
 
 if TYPE_CHECKING:
     from XRayRegistrationLib.methods.prost import ProstOptions
@@ -73,7 +74,7 @@ class ProstTask(SimilarityTask):
         if self.options.loss == "mse":
             return of_value, parts
         if self.kind == "tmi2024":
-            return geodesic_loss(slope, batch.motion, LENGTH_MM).mean(), parts
+            return geodesic_loss(slope, batch.motion, PUBLISHED_LENGTH_MM).mean(), parts
         if self.kind == "miccai2020":
             return direction_loss(slope, batch.motion).mean(), parts
         return ours, parts

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import transform_points
 from XRayRegistrationLib.methods.ray_matching import Matching, find_pose_as_published, find_poses, nearest, peaks
@@ -119,9 +120,12 @@ class RayEmbTask(Task):
     """Some CTs, other patients warped out of them, and a network that embeds the rays of X-rays.
 
     Args:
-        subjects: the CTs. held_out: CTs to validate on; where there are none, other poses of ``subjects``.
+        subjects: the CTs. held_out: CTs to validate on, the first four; where there are none, other poses of ``subjects``.
         options: of the method. training: batch size and seed.
         camera: of the X-rays. views: of the templates.
+
+    Raises:
+        InputError: fewer X-rays in a batch than anything can be learned from.
     """
 
     method = "rayemb"
@@ -139,6 +143,9 @@ class RayEmbTask(Task):
         self.mixed_precision = not options.paper_mode
         self.camera, self.views = camera, views
         self.scene_options = _scene_options(options, camera, views)
+        least = self.scene_options.least_templates + 2  # an X-ray, a template that is looked for, and those that see its points
+        if training.batch_size < least:
+            raise InputError(f"the batch size is {training.batch_size}; method 'rayemb' learns from {least} X-rays or more")
         self.stream = RayScenes(subjects, self.scene_options, training.batch_size, training.seed)
         self.judged = list(held_out or subjects)[:_JUDGED_CTS]
         self.seed = training.seed
@@ -151,7 +158,7 @@ class RayEmbTask(Task):
             "matching": asdict(self.matching),
             "units": "embeddings of rays; a point is the span of those that meet in it",
             "cts": [ct_header(s) for s in subjects],
-            "held_out": [ct_header(s) for s in held_out],
+            "held_out": [ct_header(s) for s in held_out[:_JUDGED_CTS]],
         }
 
     def network(self) -> nn.Module:
@@ -266,7 +273,7 @@ def _scene_options(options: RayEmbOptions, camera: Camera, views: TemplateViews)
         p_equalise=0.2, p_invert=0.2, p_solarise=0.2,
     )  # fmt: skip
     return SceneOptions(
-        camera, views.camera, options.poses or "rayemb", (published,), replace(published, linear_bone=(3.0, 3.0)),
+        camera, views.camera, options.poses or "rayemb", (published,), replace(published, linear_bone=(views.contrast[1],) * 2),
         angle_deg=45.0, depth_mm=(views.depth_mm, views.depth_mm), wide=True, used_templates=4, warped=0.0,
-        points=40, least_templates=1, known_field=1.0, paper_mode=True,
+        points=40, absent=0.0, least_templates=1, known_field=1.0, paper_mode=True,
     )  # fmt: skip
