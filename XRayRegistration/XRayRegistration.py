@@ -512,9 +512,9 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
         return training_job(method, volume_nodes.volume_of(ctNode), minutes, self.weightsPath(ctNode, method), self.jobRunner)
 
     def weightsPath(self, ctNode, method):
-        """Where the weights of a method trained on a CT are kept."""
+        """Where the weights of a method trained on a CT are kept; CTs of one name have different ones."""
         name = "".join(c if c.isalnum() else "_" for c in ctNode.GetName())
-        return weights_folder() / f"{method}-{name}.safetensors"
+        return weights_folder() / f"{method}-{name}-{volume_nodes.mark_of(ctNode)}.safetensors"
 
     def install(self, requirements, why):
         """Ask, and install packages into Slicer's Python; torch through the extension PyTorch.

@@ -35,6 +35,19 @@ def test_they_are_listed_with_what_they_need_and_can_be_trained(panel, phantom) 
         assert "later version" not in panel.ui.methodComboBox.currentText
 
 
+def test_the_optimiser_is_for_methods_that_have_one(panel, phantom) -> None:
+    """The choice is kept for them, and does not stop the others."""
+    add_case(panel, phantom)
+    panel.choose(panel.ui.solverComboBox, "cma_es")
+    for name, has in (("diffdrr", True), *((name, False) for name in LEARNED)):
+        panel.choose(panel.ui.methodComboBox, name)
+        assert panel.ui.solverComboBox.enabled == has
+        options = panel.widget.methods.options
+        assert options == ({"solver": "cma_es"} if has else {})
+        METHODS[name].options(options)
+        assert ("cma" in panel.widget.methods.wanted) == has
+
+
 def test_without_weights_the_panel_says_what_to_do(panel, phantom) -> None:
     add_case(panel, phantom)
     panel.choose(panel.ui.methodComboBox, "scene_coordinates")
@@ -53,7 +66,8 @@ def test_train_and_register(panel, phantom, method) -> None:
         texts.add(progress.text)
         time.sleep(0.02)
     assert progress.state == DONE, progress.message
-    assert progress.result == weights_folder() / f"{method}-phantom.safetensors"
+    assert progress.result == panel.widget.logic.weightsPath(ct, method)
+    assert progress.result.parent == weights_folder()
     assert any("images/s" in text or "trained" in text for text in texts)
     panel.choose(panel.ui.trainingComboBox, method)
     panel.events(0.05)

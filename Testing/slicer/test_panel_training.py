@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,14 @@ from Testing.slicer.panel_driver import (
     scene_nodes,
 )
 from XRayRegistrationLib.methods import METHODS, Method, Needs
+from XRayRegistrationLib.networks.weights_store import state_path
 
 # Training
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of the learner."""
 
 
 class Learner(Method):
@@ -24,7 +32,7 @@ class Learner(Method):
 
     name, summary, reference = "learner", "learns", "nobody, 2026"
     needs = Needs(weights=True)
-    options_type = type(None)
+    options_type = NoOptions
 
     def prepare(self, *_, **__):
         raise AssertionError
@@ -40,9 +48,9 @@ def learner(monkeypatch, tmp_path):
         monkeypatch.delitem(METHODS, name)
     monkeypatch.setitem(METHODS, "learner", Learner())
     monkeypatch.setenv("XRAYREGISTRATION_HOME", str(tmp_path / "home"))
-    weights = tmp_path / "home" / "weights" / "learner-phantom.safetensors"
-    weights.parent.mkdir(parents=True)
-    return weights
+    folder = tmp_path / "home" / "weights"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_training_shows_its_progress_is_cancelled_resumed_and_done(learner, panel, phantom) -> None:
@@ -50,8 +58,12 @@ def test_training_shows_its_progress_is_cancelled_resumed_and_done(learner, pane
     panel.events()
     assert not ui.trainButton.enabled
     assert "Choose the CT" in ui.trainingStatusLabel.text
-    ui.ctSelector.setCurrentNode(add_ct(phantom[0]))
+    ct = add_ct(phantom[0])
+    ui.ctSelector.setCurrentNode(ct)
     panel.events(0.05)
+    weights = panel.widget.logic.weightsPath(ct, "learner")
+    assert weights.parent == learner
+    assert weights.name.startswith("learner-phantom-")
     assert ui.trainingComboBox.currentText == "learner"
     assert (ui.trainButton.enabled, ui.trainButton.text) == (True, "Train")
     ui.minutesSpinBox.value = 7
@@ -64,7 +76,7 @@ def test_training_shows_its_progress_is_cancelled_resumed_and_done(learner, pane
     ct_file = Path(job.argv[job.argv.index("--ct") + 1])
     assert ct_file.exists()
     assert job.argv[job.argv.index("--minutes") + 1] == "7"
-    assert job.argv[job.argv.index("--out") + 1] == str(learner)
+    assert job.argv[job.argv.index("--out") + 1] == str(weights)
     assert "--resume" not in job.argv
     panel.app.wait(lambda: "Searching; about 5 s left" in ui.trainingStatusLabel.text)
     assert not ui.trainingProgressBar.isHidden()
@@ -75,7 +87,7 @@ def test_training_shows_its_progress_is_cancelled_resumed_and_done(learner, pane
     assert not ct_file.exists()
     assert ui.trainingStatusLabel.text == "Cancelled. Nothing was learned yet."
     assert (ui.trainButton.text, ui.trainingProgressBar.isHidden()) == ("Train", True)
-    learner.write_bytes(b"weights")
+    state_path(weights).write_bytes(b"what was learned before the first validation")
     panel.widget.refresh()
     assert ui.trainButton.text == "Resume training"
     ui.trainButton.click()
@@ -87,13 +99,29 @@ def test_training_shows_its_progress_is_cancelled_resumed_and_done(learner, pane
     assert ui.trainingStatusLabel.text.startswith("Cancelled. What was learned so far is kept")
     ui.trainButton.click()
     panel.app.wait(lambda: len(runner.jobs) == 3)
+    weights.write_bytes(b"weights")
     runner.jobs[2].progress = Progress(DONE, 1.0, result="")
     panel.app.wait(lambda: not panel.widget.training.busy)
     panel.events(0.05)
-    assert ui.trainingStatusLabel.text == f"Trained. The weights are in {learner}."
+    assert ui.trainingStatusLabel.text == f"Trained. The weights are in {weights}."
     assert ui.trainButton.text == "Resume training"
     assert scene_nodes() == before
     assert panel.said == []
+
+
+def test_another_ct_of_the_same_name_is_trained_by_itself(learner, panel, phantom) -> None:
+    """CTs that come as DICOM series are often called alike."""
+    ui, logic = panel.ui, panel.widget.logic
+    first, second = add_ct(phantom[0]), add_ct(replace(phantom[0], values=phantom[0].values[:, :, ::-1]))
+    assert first.GetName() == second.GetName()
+    weights = [logic.weightsPath(ct, "learner") for ct in (first, second)]
+    assert weights[0] != weights[1]
+    assert logic.weightsPath(first, "learner") == weights[0]
+    weights[0].write_bytes(b"weights")
+    for ct, text in ((first, "Resume training"), (second, "Train")):
+        ui.ctSelector.setCurrentNode(ct)
+        panel.events(0.05)
+        assert ui.trainButton.text == text
 
 
 def test_training_that_fails_says_why(learner, panel, phantom) -> None:
@@ -146,4 +174,5 @@ def test_without_the_variable_weights_lie_in_the_home_folder(panel, phantom, mon
     monkeypatch.delenv("XRAYREGISTRATION_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     path = panel.widget.logic.weightsPath(add_ct(phantom[0]), "rayemb")
-    assert path == tmp_path / ".xrayregistration" / "weights" / "rayemb-phantom.safetensors"
+    assert path.parent == tmp_path / ".xrayregistration" / "weights"
+    assert re.fullmatch(r"rayemb-phantom-[0-9a-f]{8}\.safetensors", path.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -10,8 +12,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
 
 from XRayRegistrationLib.drr.backend_torch import render_torch  # noqa: E402
+from XRayRegistrationLib.errors import MissingDependencyError  # noqa: E402
 from XRayRegistrationLib.geometry.camera import Camera  # noqa: E402
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, increment_left, rotation_exp  # noqa: E402
+from XRayRegistrationLib.methods import METHODS  # noqa: E402
 from XRayRegistrationLib.networks import derivative_images as module  # noqa: E402
 from XRayRegistrationLib.networks.derivative_images import derivative_images  # noqa: E402
 
@@ -80,3 +84,13 @@ def test_both_ways_of_summing_are_one(volume, poses, monkeypatch) -> None:  # ty
     second = derivative_images(volume, CT_FROM_IJK, CAMERA, poses, poses[:, :3, 3], STEP_MM)
     for a, b in zip(first, second, strict=True):
         assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_without_numba_it_says_what_to_install(volume, poses, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "XRayRegistrationLib.drr._derivative_kernels", raising=False)
+    monkeypatch.delattr("XRayRegistrationLib.drr._derivative_kernels", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"needs the package 'numba'.*pip install"):
+        derivative_images(volume, CT_FROM_IJK, CAMERA, poses, poses[:, :3, 3], STEP_MM)
+    for name in ("prost", "sopi"):
+        assert "numba" in METHODS[name].needs.packages

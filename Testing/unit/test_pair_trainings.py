@@ -15,9 +15,9 @@ import torch
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.methods import get_method
 from XRayRegistrationLib.networks.weights_file import read_weights
+from XRayRegistrationLib.networks.weights_store import state_path
 from XRayRegistrationLib.simulation.appearance_options import AppearanceOptions
 from XRayRegistrationLib.simulation.subject import Subject
-from XRayRegistrationLib.training.checkpoint import state_path
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.pose_pairs import PairStream

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.networks.weights_file import read_header, read_weights, write_weights
-from XRayRegistrationLib.training.checkpoint import check_same, state_path
+from XRayRegistrationLib.networks.weights_store import state_path
+from XRayRegistrationLib.training.checkpoint import check_same
 from XRayRegistrationLib.training.log import read_log
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -128,7 +129,7 @@ def test_killed_at_any_moment_it_resumes_from_the_last_checkpoint(tmp_path: Path
         from pathlib import Path
         from dataclasses import replace
         from Testing.unit.test_training_loop import OPTIONS, Line, fit
-        from XRayRegistrationLib.training.checkpoint import check_same, state_path
+        from XRayRegistrationLib.networks.weights_store import state_path
         out = Path(sys.argv[1])
         fit(Line(), out, replace(OPTIONS, iterations=300, checkpoint_s=0.0), resume=state_path(out).exists())
         """

@@ -76,19 +76,30 @@ class MethodSection:
     @property
     def absent(self) -> list:
         """Packages that the present choice needs and that are not installed."""
+        return [name for name in sorted(self.wanted) if importlib.util.find_spec(name) is None]
+
+    @property
+    def wanted(self) -> set:
+        """Packages that the present choice needs."""
         parameters = self.panel.parameters
         method = METHODS.get(parameters.method)
         wanted = set(_PACKAGES.get(parameters.backend, ())) | set(() if method is None else method.needs.packages)
-        if parameters.solver == "cma_es":
+        if self._has_solvers and parameters.solver == "cma_es":
             wanted.add("cma")
-        return [name for name in sorted(wanted) if importlib.util.find_spec(name) is None]
+        return wanted
+
+    @property
+    def _has_solvers(self) -> bool:
+        """Whether the method lets its optimiser be chosen; the choice is kept for those that do."""
+        method = METHODS.get(self.panel.parameters.method)
+        return method is not None and method.has_option("solver")
 
     @property
     def options(self) -> dict:
         """The method's options that differ from its defaults."""
         parameters = self.panel.parameters
         options = {}
-        if parameters.solver != "lm":
+        if self._has_solvers and parameters.solver != "lm":
             options["solver"] = parameters.solver
         if parameters.paperMode:
             options["paper_mode"] = True
@@ -104,8 +115,9 @@ class MethodSection:
         fill_combo(ui.backendComboBox, list(BACKENDS), parameters.backend)
         ui.methodNeedsLabel.text = self.missing or needs_words(METHODS[parameters.method])
         idle = not self.panel.busy
-        for name in ("methodComboBox", "startComboBox", "solverComboBox", "backendComboBox", "paperModeCheckBox", "seedSpinBox"):
+        for name in ("methodComboBox", "startComboBox", "backendComboBox", "paperModeCheckBox", "seedSpinBox"):
             getattr(ui, name).enabled = idle
+        ui.solverComboBox.enabled = idle and self._has_solvers
         ready = self.panel.xrays.chosen is not None and None not in (parameters.landmarks, parameters.imageLandmarks)
         ui.landmarkStartButton.enabled = idle and ready
         ui.handlesCheckBox.enabled = ui.liveDrrCheckBox.enabled = self.panel.xrays.chosen is not None

@@ -7,7 +7,9 @@ import importlib.util
 import qt
 from XRayRegistrationScene.jobs import DONE, FAILED, RUNNING
 
+from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.methods import METHODS
+from XRayRegistrationLib.networks.weights_store import begun
 
 from .handlers import fill_combo, reported, sentence
 from .method_section import NAMES
@@ -44,8 +46,7 @@ class TrainingSection:
         fill_combo(ui.trainingComboBox, entries, ui.trainingComboBox.itemData(ui.trainingComboBox.currentIndex))
         ui.trainingComboBox.enabled = ui.minutesSpinBox.enabled = not self.busy
         ui.trainButton.enabled = self.busy or ct is not None
-        resumes = ct is not None and self.panel.logic.weightsPath(ct, self._method).exists()
-        ui.trainButton.text = "Cancel" if self.busy else "Resume training" if resumes else "Train"
+        ui.trainButton.text = "Cancel" if self.busy else "Resume training" if self._begun else "Train"
         missing = "" if ct is not None else "Choose the CT to train on (step 1)."
         ui.trainingStatusLabel.text = self._words or missing
 
@@ -94,7 +95,7 @@ class TrainingSection:
     def cancel(self, why: str) -> None:
         """Stop within a second."""
         self.job.cancel()
-        self._end(f"{why} {_KEPT if self._weights is not None and self._weights.exists() else 'Nothing was learned yet.'}")
+        self._end(f"{why} {_KEPT if self._weights is not None and begun(self._weights) else 'Nothing was learned yet.'}")
 
     def close(self) -> None:
         """Leave nothing running."""
@@ -105,6 +106,16 @@ class TrainingSection:
     @property
     def _method(self) -> str:
         return self.ui.trainingComboBox.itemData(self.ui.trainingComboBox.currentIndex)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is a training of the method on the CT to go on with."""
+        if self.panel.parameters.ct is None:
+            return False
+        try:
+            return begun(self.panel.logic.weightsPath(self.panel.parameters.ct, self._method))
+        except InputError:
+            return False  # no CT, as pressing Train says
 
     def _end(self, words: str) -> None:
         self.job, self._words = None, words

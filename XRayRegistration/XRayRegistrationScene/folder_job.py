@@ -17,6 +17,7 @@ from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.request_folder import write_request
 from XRayRegistrationLib.files.result_file import read_result
 from XRayRegistrationLib.files.volume_file import write_ct_steps
+from XRayRegistrationLib.networks.weights_store import begun
 
 from .jobs import CANCELLED, DONE, FAILED, RUNNING, Progress
 
@@ -99,7 +100,7 @@ def registration_job(request, runner):
 
 
 def training_job(method, ct, minutes, weights, runner):
-    """A training, whose result is the path of the weights; where they are there already it goes on from them.
+    """A training, whose result is the path of the weights; one that was begun already is gone on with.
 
     Args:
         method: a name in ``methods.METHODS``.
@@ -111,7 +112,7 @@ def training_job(method, ct, minutes, weights, runner):
     options = ["--minutes", f"{minutes:g}", "--out", str(weights), "--progress", "json"]
 
     def command(folder):
-        return _library("train", method, "--ct", str(folder / "ct.nhdr"), *options, *(["--resume"] if weights.exists() else []))
+        return _library("train", method, "--ct", str(folder / "ct.nhdr"), *options, *(["--resume"] if begun(weights) else []))
 
     def take_in(folder):
         if not weights.exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import slicer
 import slicer.util
@@ -13,6 +15,8 @@ from XRayRegistrationLib.images.volume import Volume
 from .checks import check_node
 from .matrices import to_numpy, to_vtk, world_from_parent
 from .xray_nodes import ROLE, XRAY
+
+_MARKED_VOXELS = 4096
 
 
 def volume_of(node):
@@ -53,6 +57,19 @@ def set_volume(node, volume):
     node.SetIJKToRASMatrix(to_vtk(volume.ras_from_ijk))
     values = np.asarray(volume.values)
     slicer.util.updateVolumeFromArray(node, values.astype(np.uint8) if values.dtype == bool else values)
+
+
+def mark_of(node):
+    """Eight characters of a volume's geometry and of some of its voxels: others, in all likelihood, for another volume.
+
+    Raises:
+        InputError: as :func:`volume_of`.
+    """
+    volume = volume_of(node)
+    flat = volume.values.reshape(-1)
+    some = np.rint(flat[:: max(1, len(flat) // _MARKED_VOXELS)]).astype(np.int32)
+    geometry = np.concatenate([volume.values.shape, (1000.0 * volume.ras_from_ijk).ravel()])
+    return f"{zlib.crc32(some.tobytes(), zlib.crc32(np.rint(geometry).astype(np.int64).tobytes())):08x}"
 
 
 def centre_of(node):

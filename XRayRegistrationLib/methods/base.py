@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -133,6 +133,10 @@ class Method(ABC):
             InputError: an unknown name, with the nearest ones, or a value of the wrong type.
         """
         return options_from(self.options_type, values, f"method {self.name!r}")
+
+    def has_option(self, name: str) -> bool:
+        """Whether :meth:`options` knows this name."""
+        return name in {option.name for option in fields(self.options_type)}
 
     @abstractmethod
     def prepare(self, ct: Volume, bone: BoneModel, options: Any, *, progress: Progress | None = None) -> Prepared:

@@ -21,7 +21,7 @@ from XRayRegistrationLib.geometry.rigid import from_rotation_translation
 from XRayRegistrationLib.images.volume import Volume, fingerprint
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.learned import POINTS_PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,7 +104,7 @@ class FixedLandmarks(LearnedMethod):
     summary: ClassVar[str] = "a network finds points of the CT in the X-ray, chosen by you or by itself; trained on each CT"
     reference: ClassVar[str] = "Grupp et al., IPCAI 2020"
     needs: ClassVar[Needs] = Needs(
-        training_per_patient=True, weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES
+        training_per_patient=True, weights=True, packages=POINTS_PACKAGES, training_packages=TRAINING_PACKAGES
     )
     options_type: ClassVar[type] = FixedLandmarksOptions
 

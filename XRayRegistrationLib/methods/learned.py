@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from XRayRegistrationLib.training.task import Task
 
 
-#: What every network needs, and what its training needs besides.
-PACKAGES, TRAINING_PACKAGES = ("torch", "safetensors", "poselib"), ("lightning_fabric", "numba")
+#: What every network needs; those whose points give a pose by PnP; those whose slope is walked down; what training needs besides.
+PACKAGES = ("torch", "safetensors")
+POINTS_PACKAGES, SLOPE_PACKAGES, TRAINING_PACKAGES = (*PACKAGES, "poselib"), (*PACKAGES, "numba"), ("lightning_fabric", "numba")
 
 
 # A network's poses are few: below, a neighbour that they led past may be the right one (22 mm in depth passed with 0.85).
@@ -150,10 +151,13 @@ class LearnedMethod(Method):
         path = options.weights or find_weights(self.name, mark, specific, suits)
         if path is None:
             what = "this CT" if specific else "any CT"
-            what += " of the published network (paper_mode)" if options.paper_mode else ""
+            way = f"in Slicer's panel under Training, in a shell with xrayreg train {self.name} --ct CT"
+            if options.paper_mode:
+                what += " of the published network (paper_mode)"
+                way = f"in a shell with xrayreg train {self.name} --paper-mode --ct CT"
             raise InputError(
-                f"method {self.name!r} has no weights for {what}; train it (in Slicer's panel under Training, in a shell with "
-                f"xrayreg train {self.name} --ct CT), or use method 'diffdrr', which needs no training"
+                f"method {self.name!r} has no weights for {what}; train it ({way}), "
+                "or use method 'diffdrr', which needs no training"
             )
         tensors, header = read_weights(path)
         if header.get("method") != self.name:

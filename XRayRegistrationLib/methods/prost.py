@@ -16,7 +16,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, square_camera
+from XRayRegistrationLib.methods.learned import SLOPE_PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 from XRayRegistrationLib.solvers import cma_es
 from XRayRegistrationLib.solvers.cma_es import CmaEsOptions
@@ -77,7 +77,7 @@ class Prost(LearnedSimilarityMethod):
     name: ClassVar[str] = "prost"
     summary: ClassVar[str] = "walks from rough starts down a learned similarity; one network for all patients"
     reference: ClassVar[str] = "Gao et al., IEEE TMI 2024"
-    needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
+    needs: ClassVar[Needs] = Needs(weights=True, packages=SLOPE_PACKAGES, training_packages=TRAINING_PACKAGES)
     options_type: ClassVar[type] = ProstOptions
 
     def task(

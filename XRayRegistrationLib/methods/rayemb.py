@@ -22,7 +22,7 @@ from XRayRegistrationLib.geometry.cios import BORDER_PX, cios_camera
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared, Progress
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.learned import POINTS_PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ class RayEmb(LearnedMethod):
     name: ClassVar[str] = "rayemb"
     summary: ClassVar[str] = "finds any bone point in the X-ray by the embeddings of its rays; one network for all patients"
     reference: ClassVar[str] = "Shrestha et al., ACCV 2024"
-    needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
+    needs: ClassVar[Needs] = Needs(weights=True, packages=POINTS_PACKAGES, training_packages=TRAINING_PACKAGES)
     options_type: ClassVar[type] = RayEmbOptions
     patient_specific = False
 

@@ -17,7 +17,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
+from XRayRegistrationLib.methods.learned import POINTS_PACKAGES, TRAINING_PACKAGES, LearnedMethod, NothingProposedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,7 +60,7 @@ class SceneCoordinates(LearnedMethod):
     summary: ClassVar[str] = "a network gives each pixel its points on the bone; trained on each patient's CT"
     reference: ClassVar[str] = "Shrestha et al., MICCAI 2023"
     needs: ClassVar[Needs] = Needs(
-        training_per_patient=True, weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES
+        training_per_patient=True, weights=True, packages=POINTS_PACKAGES, training_packages=TRAINING_PACKAGES
     )
     options_type: ClassVar[type] = SceneCoordinatesOptions
 

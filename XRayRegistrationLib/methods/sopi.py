@@ -13,7 +13,7 @@ from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.geometry.perlove import perlove_camera
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods.base import Array, Needs, Prepared
-from XRayRegistrationLib.methods.learned import PACKAGES, TRAINING_PACKAGES, square_camera
+from XRayRegistrationLib.methods.learned import SLOPE_PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Sopi(LearnedSimilarityMethod):
     name: ClassVar[str] = "sopi"
     summary: ClassVar[str] = "guesses the pose, then walks down a learned similarity; one network for all patients"
     reference: ClassVar[str] = "Chen et al., ICASSP 2024"
-    needs: ClassVar[Needs] = Needs(weights=True, packages=PACKAGES, training_packages=TRAINING_PACKAGES)
+    needs: ClassVar[Needs] = Needs(weights=True, packages=SLOPE_PACKAGES, training_packages=TRAINING_PACKAGES)
     options_type: ClassVar[type] = SopiOptions
 
     def task(

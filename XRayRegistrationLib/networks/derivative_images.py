@@ -28,6 +28,7 @@ from XRayRegistrationLib.drr.torch_field import (
     sample_with_gradient,
     unit_directions,
 )
+from XRayRegistrationLib.errors import MissingDependencyError
 from XRayRegistrationLib.geometry.camera import Camera
 
 _SUMS = 7  # mu; its differences along i, j, k; these times the distance from the source
@@ -89,9 +90,23 @@ class _LineSums(torch.autograd.Function):
         return adjoint(slope.contiguous(), ctx.rays, ctx.step_mm, ctx.shape), None, None
 
 
-def _compiled_sums(volume: Tensor, rays: TorchRays, step_mm: float) -> Tensor:
-    from XRayRegistrationLib.drr import _derivative_kernels as kernels
+def _kernels() -> Any:
+    """The compiled loops.
 
+    Raises:
+        MissingDependencyError: numba is not installed.
+    """
+    try:
+        from XRayRegistrationLib.drr import _derivative_kernels
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise MissingDependencyError("numba", "the slope of a learned similarity", "numba") from error
+    return _derivative_kernels
+
+
+def _compiled_sums(volume: Tensor, rays: TorchRays, step_mm: float) -> Tensor:
+    kernels = _kernels()
     padded = pad(volume.detach(), (1,) * 6).permute(1, 2, 3, 0).contiguous()
     out = np.empty((*rays.count.shape, len(volume), _SUMS), dtype=np.float32)
     kernels.line_sums(padded.numpy(), (rays.origin + 1.0).numpy(), rays.direction.numpy(), step_mm, out)
@@ -99,9 +114,8 @@ def _compiled_sums(volume: Tensor, rays: TorchRays, step_mm: float) -> Tensor:
 
 
 def _compiled_adjoint(slope: Tensor, rays: TorchRays, step_mm: float, shape: tuple[int, ...]) -> Tensor:
+    kernels = _kernels()
     from numba import get_num_threads
-
-    from XRayRegistrationLib.drr import _derivative_kernels as kernels
 
     channels, nk, nj, ni = shape
     out = np.zeros((get_num_threads(), nk + 2, nj + 2, ni + 2, channels), dtype=np.float32)

@@ -10,12 +10,23 @@ from typing import Any
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.networks.weights_file import read_header
 
+_STATE = ".training.safetensors"
 _PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 
 
 def weights_folder() -> Path:
     """Of the user's trainings: weights in $XRAYREGISTRATION_HOME, or in ~/.xrayregistration."""
     return Path(os.environ.get("XRAYREGISTRATION_HOME") or Path.home() / ".xrayregistration") / "weights"
+
+
+def state_path(weights: Path) -> Path:
+    """Where the state of a training that writes ``weights`` is kept: W.training.safetensors beside W.safetensors."""
+    return weights.with_name(weights.name.removesuffix(".safetensors") + _STATE)
+
+
+def begun(weights: Path) -> bool:
+    """Whether a training that writes ``weights`` was begun, so that it can be resumed; its first weights come later."""
+    return weights.exists() or state_path(weights).exists()
 
 
 def find_weights(
@@ -30,7 +41,7 @@ def find_weights(
     found = []
     for place, folder in enumerate((weights_folder(), _PACKAGED)):
         for file in folder.glob("*.safetensors") if folder.is_dir() else ():
-            if file.name.endswith(".training.safetensors"):
+            if file.name.endswith(_STATE):
                 continue
             try:
                 header = read_header(file)

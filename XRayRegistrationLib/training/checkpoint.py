@@ -38,11 +38,6 @@ class Progressed:
     done: bool = False
 
 
-def state_path(weights: Path) -> Path:
-    """Where the state of a training that writes ``weights`` is kept: W.training.safetensors beside W.safetensors."""
-    return weights.with_name(weights.name.removesuffix(".safetensors") + ".training.safetensors")
-
-
 def save_state(
     path: Path,
     network: nn.Module,

@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.files.atomic import uninterrupted
 from XRayRegistrationLib.networks.weights_file import LICENCE, read_weights, write_weights
-from XRayRegistrationLib.training.checkpoint import Progressed, check_same, judged_alike, load_state, save_state, state_path
+from XRayRegistrationLib.networks.weights_store import begun, state_path
+from XRayRegistrationLib.training.checkpoint import Progressed, check_same, judged_alike, load_state, save_state
 from XRayRegistrationLib.training.devices import choose_device, fast_bfloat16
 from XRayRegistrationLib.training.log import MetricLog
 from XRayRegistrationLib.training.options import TrainingOptions
@@ -53,7 +54,7 @@ def fit(
 ) -> TrainingResult:
     """Train a task's network and keep the weights of the best validation.
 
-    Beside ``out`` it keeps the state of the training (:func:`training.checkpoint.state_path`) and a log,
+    Beside ``out`` it keeps the state of the training (:func:`networks.weights_store.state_path`) and a log,
     ``W.jsonl``. An exception, Ctrl-C or a kill loses at most the iterations since the last checkpoint.
 
     Args:
@@ -74,7 +75,7 @@ def check_out(out: Path, resume: bool = False) -> None:
     """Raise InputError where weights cannot be called so, or there is nothing to resume."""
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} does not end in .safetensors; weights are kept in that format")
-    if resume and not out.exists() and not state_path(out).exists():
+    if resume and not begun(out):
         raise InputError(f"there is nothing to resume at {out}; leave --resume away, or give the --out of a training")
 
 
