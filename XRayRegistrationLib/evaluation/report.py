@@ -57,6 +57,7 @@ def report_html(
         f"<h1>Evaluation: protocol {escape(protocol.name)}</h1>",
         f"<p>{escape(protocol.paper)}: {escape(protocol.summary)}. The paper's cases: {escape(protocol.paper_cases)}.</p>",
         *(f'<p class="note"><b>{escape(name)}</b>: {escape(variant(name).summary)}.</p>' for name in methods if name in VARIANTS),
+        *_weights(run["record"].get("weights", {})),
         _reading(protocol),
         "<h2>Ours beside the papers</h2>",
         *_beside_papers(protocol, rows, methods),
@@ -92,6 +93,21 @@ def summary_text(rows: Sequence[Row], group: str) -> str:
                 f"{row.wrong_but_passed:>18} {_seconds(row.seconds_total):>9}"
             )
     return "\n".join(lines)
+
+
+def _weights(of_methods: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """Of each method that learned, whether it learned the very CTs that it is judged on."""
+    parts = []
+    for method, of_cts in of_methods.items():
+        by_file: dict[tuple[str, bool], list[str]] = {}
+        for ct, weights in of_cts.items():
+            by_file.setdefault((weights["path"], weights["learned_this_ct"]), []).append(ct)
+        words = [
+            f"{escape(', '.join(cts))} by {escape(file)}, {'trained on that CT' if learned else 'which never saw that CT'}"
+            for (file, learned), cts in by_file.items()
+        ]
+        parts.append(f'<p class="note"><b>{escape(method)}</b>: {"; ".join(words)}.</p>')
+    return parts
 
 
 def _reading(protocol: Protocol) -> str:
@@ -349,7 +365,10 @@ def _failures(cases: Sequence[Scored], pictures: Sequence[FailurePicture]) -> li
         most = sorted(counts.items(), key=lambda item: -item[1])[:_MOST_ERRORS]
         lines = [("bad", [escape(method), escape(message), str(n)]) for (method, message), n in most]
         parts.append(_table(("<", "<"), ("method", "gave no pose because", "cases"), lines))
-    return parts or ["<p>Nothing: every pose is within 10 mm.</p>"]
+    if parts:
+        return parts
+    wrong = sum(not case.right for case in cases)
+    return [f"<p>{wrong} of {len(cases)}; none is shown.</p>" if wrong else "<p>Nothing: every pose is within 10 mm.</p>"]
 
 
 def _made(run: dict[str, Any], cases: Sequence[Scored]) -> list[str]:

@@ -139,20 +139,23 @@ class Store:
         Args:
             asked: what predictions depend on: protocol, source, seed, and each method's options by label.
                 A run that goes on may have methods more, and other ones left out.
-            targets: by CT.
-            record: machine, versions and what else is good to know.
+            targets: by CT; those of CTs that an earlier part of the run was of are kept.
+            record: machine, versions and what else is good to know; those of earlier parts of the run are kept in it.
             resume: go on with the predictions of the folder.
 
         Raises:
             InputError: the folder has predictions and ``resume`` is false, or they are of another run.
         """
-        asked = json.loads(json.dumps(plain(asked)))
+        asked, known, earlier_records = json.loads(json.dumps(plain(asked))), {}, []
         if self.exists:
             if not resume:
                 raise InputError(
                     f"{self.folder} has predictions of an earlier run; give --resume to go on with it, or another --out"
                 )
-            earlier = self.run()["asked"]
+            kept = self.run()
+            earlier, known, last = kept["asked"], kept["targets"], kept["record"]
+            earlier_records = last.pop("earlier", [])
+            earlier_records += [last] if last not in (*earlier_records, json.loads(json.dumps(plain(record)))) else []
             shared = {name: value for name, value in earlier["methods"].items() if name in asked["methods"]}
             for name, was, now in [
                 *((key, earlier.get(key), asked[key]) for key in asked if key != "methods"),
@@ -168,8 +171,8 @@ class Store:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "asked": asked,
-            "record": plain(record),
-            "targets": {name: target.to_dict() for name, target in targets.items()},
+            "record": plain({**record, "earlier": earlier_records} if earlier_records else record),
+            "targets": {**known, **{name: target.to_dict() for name, target in targets.items()}},
         }
         write_atomically(self.folder / RUN, json_text(data))
 

@@ -139,37 +139,22 @@ class LearnedMethod(Method):
             MissingDependencyError: torch or safetensors is not installed.
         """
         from XRayRegistrationLib.networks.weights_file import read_weights
-        from XRayRegistrationLib.networks.weights_store import find_weights, fingerprints
+        from XRayRegistrationLib.networks.weights_store import fingerprints
 
         _require_torch()
-        mark = fingerprint(ct)
         specific = self.serves_its_own_cts_only(options)
-
-        def suits(header: dict[str, Any]) -> bool:
-            return not options.paper_mode or self.published(header.get("architecture", {}), options)
-
-        path = options.weights or find_weights(self.name, mark, specific, suits)
-        if path is None:
-            what = "this CT" if specific else "any CT"
-            way = f"in Slicer's panel under Training, in a shell with xrayreg train {self.name} --ct CT"
-            if options.paper_mode:
-                what += " of the published network (paper_mode)"
-                way = f"in a shell with xrayreg train {self.name} --paper-mode --ct CT"
-            raise InputError(
-                f"method {self.name!r} has no weights for {what}; train it ({way}), "
-                "or use method 'diffdrr', which needs no training"
-            )
+        path = self.weights_for(ct, options)
         tensors, header = read_weights(path)
         if header.get("method") != self.name:
             raise InputError(
                 f"the weights {path} are of method {header.get('method')!r}; give weights of {self.name!r}, or choose that method"
             )
-        if not suits(header):
+        if not self._suits(header, options):
             raise InputError(
                 f"the weights {path} are not of the published network that paper_mode asks for; leave paper_mode away, or give "
                 "weights that were trained with it"
             )
-        if specific and mark not in fingerprints(header):
+        if specific and fingerprint(ct) not in fingerprints(header):
             names = ", ".join(str(c.get("name")) for c in header.get("cts", [])) or "another CT"
             raise InputError(
                 f"the weights {path} were trained on {names}, not on this CT; train on this one, or use method 'diffdrr'"
@@ -182,6 +167,31 @@ class LearnedMethod(Method):
             raise InputError(f"the weights {path} do not fit their own header ({first}); train them anew") from error
         data = {"network": network.eval().requires_grad_(False), "header": header, "weights": str(path)}
         return Prepared(self.name, ct, bone, options, {**data, **self.prepare_ct(ct, bone, options, data, progress)})
+
+    def weights_for(self, ct: Volume, options: Any) -> Path:
+        """The weights that :meth:`prepare` takes: those that are asked for, else those that suit the CT best.
+
+        Raises:
+            InputError: there are none.
+        """
+        from XRayRegistrationLib.networks.weights_store import find_weights
+
+        specific = self.serves_its_own_cts_only(options)
+        found = options.weights or find_weights(self.name, fingerprint(ct), specific, lambda header: self._suits(header, options))
+        if found is None:
+            what = "this CT" if specific else "any CT"
+            way = f"in Slicer's panel under Training, in a shell with xrayreg train {self.name} --ct CT"
+            if options.paper_mode:
+                what += " of the published network (paper_mode)"
+                way = f"in a shell with xrayreg train {self.name} --paper-mode --ct CT"
+            raise InputError(
+                f"method {self.name!r} has no weights for {what}; train it ({way}), "
+                "or use method 'diffdrr', which needs no training"
+            )
+        return Path(found)
+
+    def _suits(self, header: dict[str, Any], options: Any) -> bool:
+        return not options.paper_mode or self.published(header.get("architecture", {}), options)
 
     def published(self, architecture: dict[str, Any], options: Any) -> bool:
         """Whether weights with such an architecture are of the network that these options have in paper_mode."""

@@ -87,15 +87,18 @@ class CmaEsOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("downsampling", "full_size_px", "tolerance_x", "tolerance_cost", "step_mm", "box_tolerance")
+        positive = (
+            "downsampling", "full_size_px", "tolerance_x", "tolerance_cost", "step_mm", "box_tolerance", "sigma_deg", "sigma_mm",
+            "prior_deg", "prior_mm", "box_deg", "box_mm", "box_downsampling", "voxel_mm",
+        )  # fmt: skip
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed is a positive number")
-        if self.population < 4 or self.max_generations < 1:
-            raise InputError(
-                f"population {self.population!r}, max_generations {self.max_generations!r}; "
-                "allowed are at least 4 poses and 1 generation"
-            )
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) & (np.asarray(value) > 0)).all():
+                many = " for each axis" if isinstance(value, tuple) else ""
+                raise InputError(f"{name} is {value!r}; allowed is a positive number{many}")
+        for name, least in (("population", 4), ("max_generations", 1), ("box_evaluations", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed is {least} or more")
         if not 0.0 <= self.penalty_weight < 1.0:
             raise InputError(f"penalty_weight is {self.penalty_weight!r}; allowed is 0 to below 1")
 
