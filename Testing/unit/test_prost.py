@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from XRayRegistrationLib.geometry.rigid import increment_left, relative_motion, 
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import get_method
+from XRayRegistrationLib.methods.base import Candidate, Prepared, Proposal
 from XRayRegistrationLib.methods.learned import NothingProposedError
 from XRayRegistrationLib.networks.cross_vit import CrossViT
 from XRayRegistrationLib.networks.derivative_images import derivative_images
@@ -36,6 +38,7 @@ from XRayRegistrationLib.solvers.learned_descent import (
     descend_as_published,
     similarity_slope,
 )
+from XRayRegistrationLib.solvers.problem import SolveResult
 from XRayRegistrationLib.training.loop import fit
 from XRayRegistrationLib.training.options import TrainingOptions
 from XRayRegistrationLib.training.pose_slope import (
@@ -256,3 +259,46 @@ def test_the_published_network_wants_its_own_size(subject: Subject) -> None:
     with pytest.raises(InputError, match="multiples of 64"):
         METHOD.task([subject], [], METHOD.options({"paper_mode": True}), OPTIONS, SMALL)
 
+
+
+@pytest.mark.parametrize("search_on_failure", [False, True])
+def test_cma_es_goes_on_from_the_networks_pose_and_from_nothing_else(
+    ct: Volume, model: BoneModel, monkeypatch: pytest.MonkeyPatch, search_on_failure: bool
+) -> None:
+    method = get_method("prost")
+    near, ended = np.eye(4), np.eye(4)
+    near[2, 3], ended[2, 3] = 700.0 - model.centroid[2], 710.0 - model.centroid[2]
+    begun: list[np.ndarray] = []
+
+    def solve(views: Any, start: np.ndarray, *_: Any) -> SolveResult:
+        begun.append(start)
+        return SolveResult(ended, 0.1, 0.2, 3, True, "ended")
+
+    monkeypatch.setattr("XRayRegistrationLib.methods.prost.cma_es.solve", solve)
+    searched = Proposal((Candidate(np.eye(4), 0.3, "search"),))
+    monkeypatch.setattr("XRayRegistrationLib.methods.learned.search_stages", lambda *_: searched)
+    options = method.options({"finish": "cma_es", "search_on_failure": search_on_failure})
+    prepared = Prepared("prost", ct, model, options)
+    xray = XRay(np.ones((64, 64), np.float32), np.ones((64, 64), bool), SMALL)
+    monkeypatch.setattr(type(method), "propose_view", lambda *_: [(near, 0.2, "descent")])
+    proposal = method.propose([xray], prepared)
+    np.testing.assert_array_equal(begun, [near])
+    assert proposal.finished
+    np.testing.assert_array_equal(proposal.candidates[0].rig_from_ct, ended)
+    np.testing.assert_array_equal(proposal.proposed, near)
+    assert (proposal.more is not None) == search_on_failure
+    if search_on_failure:
+        after = proposal.more()
+        assert after.candidates == searched.candidates
+        np.testing.assert_array_equal(after.proposed, near)
+
+    def nothing(*_: Any) -> None:
+        raise NothingProposedError("it sees nothing")
+
+    monkeypatch.setattr(type(method), "propose_view", nothing)
+    if search_on_failure:
+        assert method.propose([xray], prepared) is searched
+    else:
+        with pytest.raises(NothingProposedError, match="it sees nothing"):
+            method.propose([xray], prepared)
+    assert len(begun) == 1

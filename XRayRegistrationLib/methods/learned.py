@@ -193,6 +193,18 @@ class LearnedMethod(Method):
     def _suits(self, header: dict[str, Any], options: Any) -> bool:
         return not options.paper_mode or self.published(header.get("architecture", {}), options)
 
+    def finish(
+        self,
+        candidates: Sequence[Candidate],
+        xrays: Sequence[XRay],
+        prepared: Prepared,
+        backend: str,
+        seed: int,
+        progress: Progress | None,
+    ) -> Proposal:
+        """The proposal that is made of what the network suggests, best first; what follows it is none of its business."""
+        return Proposal(tuple(candidates), sure=_SURE, message=f"{len(candidates)} poses from the network")
+
     def published(self, architecture: dict[str, Any], options: Any) -> bool:
         """Whether weights with such an architecture are of the network that these options have in paper_mode."""
         return bool(architecture.get("paper_mode", architecture.get("published")))
@@ -248,12 +260,10 @@ class LearnedMethod(Method):
         more = (lambda: search(search_ranges(xrays, centre_ct, start))) if prepared.options.search_on_failure else None
         if candidates:
             near = candidates[0].rig_from_ct
-            return Proposal(
-                tuple(candidates),
-                more=lambda: _followed(search([_around(xrays, near, centre_ct)]), more, near),
-                sure=_SURE,
-                message=f"{len(candidates)} poses from the network",
-            )
+            first = self.finish(candidates, xrays, prepared, backend, seed, progress)
+            if first.finished:  # the method's own ending: nothing is looked for around it
+                return replace(first, more=None if more is None else lambda: _followed(more(), None, near))
+            return replace(first, more=lambda: _followed(search([_around(xrays, near, centre_ct)]), more, near))
         if more is None:
             raise NothingProposedError(f"method {self.name!r} found no pose: {'; '.join(reasons)}; try method 'diffdrr'")
         return more()

@@ -15,7 +15,7 @@ import numpy as np
 from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.cios import cios_camera
 from XRayRegistrationLib.images.xray import XRay
-from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal, Start
+from XRayRegistrationLib.methods.base import Array, Candidate, Needs, Prepared, Progress, Proposal
 from XRayRegistrationLib.methods.learned import SLOPE_PACKAGES, TRAINING_PACKAGES, square_camera
 from XRayRegistrationLib.methods.learned_similarity import LearnedSimilarityMethod
 from XRayRegistrationLib.solvers import cma_es
@@ -113,22 +113,20 @@ class Prost(LearnedSimilarityMethod):
         """Of the variant that is asked for."""
         return architecture.get("kind") == options.variant
 
-    def propose(
+    def finish(
         self,
+        candidates: Sequence[Candidate],
         xrays: Sequence[XRay],
         prepared: Prepared,
-        start: Start = "none",
-        *,
-        backend: str = "auto",
-        seed: int = 0,
-        progress: Progress | None = None,
+        backend: str,
+        seed: int,
+        progress: Progress | None,
     ) -> Proposal:
         """Where the descents end; or the pose that CMA-ES finds from the lowest of them."""
-        proposal = super().propose(xrays, prepared, start, backend=backend, seed=seed, progress=progress)
         options: ProstOptions = prepared.options
         if options.finish != "cma_es":
-            return proposal
-        begin = proposal.candidates[0]
+            return super().finish(candidates, xrays, prepared, backend, seed, progress)
+        begin = candidates[0]
         settings = replace(options.cma_es, backend=backend if backend != "auto" else options.cma_es.backend, seed=seed)
         bone = prepared.bone
         result = cma_es.solve(views_of(xrays, bone.bone), begin.rig_from_ct, bone.centroid, settings, progress)
