@@ -64,7 +64,7 @@ class XRayRegistration(ScriptedLoadableModule):
         parent.helpText = _(
             "Finds where an X-ray was taken from, by registering it to a CT of the same bone. "
             "Not for clinical use. "
-        ) + f'<a href="{self.getDefaultModuleDocumentationLink()}">{_("Tutorial")}</a>.'
+        ) + self.getDefaultModuleDocumentationLink()
         parent.acknowledgementText = _(
             "Methods after RayEmb, scene coordinates, ProST, SOPI, DFLNet and DiffDRR; see the papers in the tutorial."
         )
@@ -95,13 +95,13 @@ class XRayRegistrationParameterNode:
     The X-rays are not in here: they carry their cameras, poses and results themselves.
     """
 
-    ct: slicer.vtkMRMLScalarVolumeNode | None = None
-    segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    ct: slicer.vtkMRMLScalarVolumeNode  # a node is None until it is chosen
+    segmentation: slicer.vtkMRMLSegmentationNode
     segment: str = ""
     chooseThreshold: bool = False
     threshold: Annotated[float, WithinRange(50, 3000)] = 250.0
-    landmarks: slicer.vtkMRMLMarkupsFiducialNode | None = None
-    imageLandmarks: slicer.vtkMRMLMarkupsFiducialNode | None = None
+    landmarks: slicer.vtkMRMLMarkupsFiducialNode
+    imageLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     rig: bool = False
     method: str = "diffdrr"
     start: str = "none"
@@ -195,6 +195,9 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 section.refresh()
             self.ui.demoButton.enabled = not self.busy
             self._follow()
+        except Exception:
+            self.results.clear()  # a panel that is not up to date vouches for nothing
+            raise
         finally:
             self._refreshing = False
 
@@ -202,8 +205,7 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A verdict holds for one place, one camera and one CT: whoever changes them changes the panel."""
         moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         watched = [(node, event) for node in xray_nodes.xray_nodes() for event in (moved, vtk.vtkCommand.ModifiedEvent)]
-        if self.parameters.ct is not None:
-            watched.append((self.parameters.ct, moved))
+        watched += [(node, moved) for node in (self.parameters.ct, self.parameters.segmentation) if node is not None]
         for node, event in watched:
             if not self.hasObserver(node, event, self._parameters_changed):
                 self.addObserver(node, event, self._parameters_changed)
@@ -444,20 +446,22 @@ class XRayRegistrationLogic(ScriptedLoadableModuleLogic):
             "failure", and must not be used.
         """
         nodes = _list(xrayNodes)
-        result = fulfil(self._request(ctNode, nodes, method, **settings), progress)
-        self.showResult(result, nodes, ctNode)
+        request = self._request(ctNode, nodes, method, **settings)
+        result = fulfil(request, progress)
+        self.showResult(result, nodes, ctNode, request.ct.ras_from_ijk)
         return result
 
     def startRegistration(self, ctNode, xrayNodes, method="diffdrr", **settings):
         """As register, in a process of its own: returns a job to be polled, whose result is for showResult."""
         return registration_job(self._request(ctNode, _list(xrayNodes), method, **settings), self.jobRunner)
 
-    def showResult(self, result, xrayNodes, ctNode=None):
+    def showResult(self, result, xrayNodes, ctNode=None, rasFromIJK=None):
         """Move X-rays to a result's pose, remember where they were, and keep the result with the scene.
 
-        With its CT given, the result holds only while the CT stays where it is.
+        With its CT given, the result holds only while the CT stays where it is; or where it was when it was registered,
+        rasFromIJK (4, 4).
         """
-        return registration.show(result, _list(xrayNodes), ctNode)
+        return registration.show(result, _list(xrayNodes), ctNode, rasFromIJK)
 
     def resultOf(self, xrayNode):
         """The Result that an X-ray's pose came from; None when there is none or it was moved since."""

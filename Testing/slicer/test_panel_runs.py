@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from XRayRegistrationScene import drr_nodes, frustum, overlays, registration, xray_nodes
 from XRayRegistrationScene.jobs import LocalJobRunner
 
@@ -55,6 +57,103 @@ def test_a_second_run_after_a_first_and_undo_after_each(panel, phantom) -> None:
     assert registration.result_of(xray) is None
 
 
+def test_after_a_failure_the_pose_of_ones_own_is_still_the_start(panel, phantom, found) -> None:
+    _, (xray,) = add_case(panel, phantom)
+    own = xray_nodes.camera_from_world_of(xray)
+    runner = panel.put(HeldRunner())
+    for n in range(2):
+        panel.register()
+        panel.app.wait(lambda count=n + 1: len(runner.jobs) == count)
+        runner.jobs[n].end(replace(found, status="failure", probability=0.1))
+        panel.until_idle()
+        assert off_mm(xray, own) > 1.0
+    panel.ui.showStartButton.click()
+    panel.events(0.05)
+    assert off_mm(xray, own) < 1e-6
+
+
+def test_a_ct_that_is_moved_during_a_run_is_not_what_was_registered(panel, phantom, found) -> None:
+    ct, _ = add_case(panel, phantom)
+    runner = panel.put(HeldRunner())
+    panel.register()
+    panel.app.wait(lambda: len(runner.jobs) == 1)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table")
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 40.0)
+    transform.SetMatrixTransformToParent(matrix)
+    runner.jobs[0].end(found)
+    panel.until_idle()
+    panel.events(0.05)
+    assert not panel.ui.verdictLabel.text.startswith("✔")
+    assert not panel.ui.exportButton.enabled
+
+
+def test_the_drr_follows_a_ct_that_is_moved(panel, phantom) -> None:
+    ct, (xray,) = add_case(panel, phantom)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table")
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    panel.events(0.1)
+    before = slicer.util.arrayFromVolume(xray.GetNodeReference(drr_nodes.REFERENCE)).copy()
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 30.0)
+    transform.SetMatrixTransformToParent(matrix)
+    panel.events(0.2)
+    after = slicer.util.arrayFromVolume(xray.GetNodeReference(drr_nodes.REFERENCE))
+    assert np.abs(after - before).max() > 0.1 * before.max()
+
+
+def test_an_x_ray_without_a_whole_camera_lets_the_panel_rest(panel, phantom) -> None:
+    _, (xray,) = add_case(panel, phantom)
+    missing = {**xray_nodes.provenance_of(xray), "source_detector_distance_mm": xray_nodes.MISSING}
+    xray_nodes.set_camera(xray, xray_nodes.camera_of(xray), missing)
+    xray_nodes.set_camera_from_world(xray, near_pose(phantom[1][0]))
+    panel.events(0.3)
+    refreshed = []
+    refresh = panel.widget.refresh
+    panel.widget.refresh = lambda: (refreshed.append(1), refresh())
+    panel.events(0.5)
+    assert len(refreshed) < 5
+
+
+def test_an_x_ray_without_pixels_is_said_to_have_none(panel, phantom) -> None:
+    _, (xray,) = add_case(panel, phantom)
+    xray.SetAndObserveImageData(None)
+    panel.widget.refresh()
+    assert "has no pixels" in panel.ui.registerButton.toolTip + panel.words + panel.ui.xrayStatusLabel.text
+
+
+def test_what_someone_drew_is_not_drawn_over(panel, phantom) -> None:
+    ct, _ = add_case(panel, phantom)
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    drawn.CreateDefaultDisplayNodes()
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    segment = drawn.GetSegmentation().AddEmptySegment("Bone", "Bone")
+    values = np.zeros(slicer.util.arrayFromVolume(ct).shape, np.uint8)
+    values[10:14, 10:14, 10:14] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(values, drawn, segment, ct)
+    panel.widget.parameters.segmentation = drawn
+    panel.events(0.05)
+    panel.ui.segmentButton.click()
+    panel.events(0.05)
+    assert slicer.util.arrayFromSegmentBinaryLabelmap(drawn, segment, ct).sum() == 64
+    made = panel.widget.parameters.segmentation
+    assert made is not drawn
+    panel.ui.segmentButton.click()  # again: its own is made anew
+    panel.events(0.05)
+    assert panel.widget.parameters.segmentation is made
+
+
+def test_an_x_ray_that_is_not_looked_at_leaves_nothing_behind_either(panel, phantom) -> None:
+    _, (first, second) = add_case(panel, phantom, ("first", "second"))
+    panel.look_at(first)
+    panel.events(0.05)
+    assert [name for name in scene_nodes() if "second" in name]
+    slicer.mrmlScene.RemoveNode(second)
+    panel.events(0.05)
+    assert not [name for name in scene_nodes() if "second" in name]
+
+
 def test_two_x_rays_one_after_the_other_and_undo_of_each(panel, phantom, found) -> None:
     _, xrays = add_case(panel, phantom, ("first", "second"))
     runner = panel.put(HeldRunner())
@@ -88,6 +187,10 @@ def test_a_rig_and_its_undo(panel, phantom, shared) -> None:
         xray_nodes.set_camera_from_world(xrays[1], near_pose(near_pose(phantom[1][1])))
     panel.events(0.05)
     panel.ui.rigCheckBox.click()
+    panel.events(0.05)
+    for node in reversed(xrays):  # each has what comes with being looked at
+        panel.look_at(node)
+        panel.app.wait(lambda shown=node: shown.GetNodeReference(overlays.REFERENCE) is not None)
     panel.events(0.05)
     before = scene_state()
     panel.register()

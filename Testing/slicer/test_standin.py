@@ -702,3 +702,12 @@ def test_the_fixture_finds_hidden_faults(tmp_path) -> None:
     assert "6 passed, 5 errors" in run.stdout, run.stdout + run.stderr
     for fault in ("ZeroDivisionError", "QTimer of None, every 1000 ms", "QTimer.singleShot", "left running: process"):
         assert fault in run.stdout, fault
+
+
+def test_a_parameter_that_slicer_cannot_keep_is_refused(gui) -> None:
+    """Slicer knows Optional[X] and not X | None, of which it says so when the module is loaded, and loads none."""
+    from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+    refused = type("Refused", (), {"__annotations__": {"ct": slicer.vtkMRMLScalarVolumeNode | None}})
+    with pytest.raises(TypeError, match="cannot keep"):
+        parameterNodeWrapper(refused)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from XRayRegistrationScene import matrices, registration, volume_nodes, xray_nodes
 
 from Testing.slicer.walkthrough import MODULE
@@ -56,14 +57,37 @@ def _choose_another_ct(widget, logic, ct_node, xray):
     widget.parameters.ct = other
 
 
-@pytest.mark.parametrize("change", [_move_x_ray, _edit_camera, _mirror, _move_ct, _choose_another_ct])
+def _choose_another_ct_of_the_name(widget, logic, ct_node, xray):
+    _choose_another_ct(widget, logic, ct_node, xray)
+    widget.parameters.ct.SetName(ct_node.GetName())
+
+
+def _bend_ct(widget, logic, ct_node, xray):
+    bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "bent")
+    bspline = vtk.vtkBSplineTransform()
+    coefficients = vtk.vtkImageData()
+    coefficients.SetDimensions(4, 4, 4)
+    coefficients.SetSpacing(200.0, 200.0, 200.0)
+    coefficients.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    coefficients.GetPointData().GetScalars().Fill(3.0)
+    bspline.SetCoefficientData(coefficients)
+    bent.SetAndObserveTransformFromParent(bspline)
+    ct_node.SetAndObserveTransformNodeID(bent.GetID())
+
+
+CHANGES = [
+    _move_x_ray, _edit_camera, _mirror, _move_ct, _choose_another_ct, _choose_another_ct_of_the_name, _bend_ct
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_it_is_gone(gui, registered, change) -> None:
     widget, _, _, xray = registered
     change(*registered)
     gui.processEvents()
     assert "✔" not in widget.ui.verdictLabel.text
     assert widget.ui.precisionTable.isHidden()
-    if change is not _choose_another_ct:
+    if change not in (_choose_another_ct, _choose_another_ct_of_the_name):  # these leave the result with its own CT
         assert registration.result_of(xray) is None
         assert "accepted" not in widget.ui.xrayTable.item(0, 3).text()
         assert not widget.ui.exportButton.enabled
@@ -95,3 +119,23 @@ def test_an_idle_panel_does_nothing(gui, registered, placed) -> None:
     for _ in range(20):
         gui.processEvents()
     assert calls == []
+
+
+def test_it_holds_for_a_ct_that_is_renamed(gui, registered) -> None:
+    widget, _, ct_node, _ = registered
+    ct_node.SetName("preoperative")
+    widget.refresh()
+    assert widget.ui.verdictLabel.text.startswith("✔")
+
+
+def test_a_panel_that_cannot_be_brought_up_to_date_shows_none(gui, registered, monkeypatch) -> None:
+    widget, *_ = registered
+
+    def broken() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(widget.xrays, "refresh", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        widget.refresh()
+    assert widget.ui.verdictLabel.text == "Not registered yet."
+    assert not widget.ui.exportButton.enabled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import slicer.util
+from XRayRegistrationScene import bone_nodes
 from XRayRegistrationScene.volume_nodes import volume_of
 
 from XRayRegistrationLib.errors import InputError
@@ -60,11 +61,12 @@ class CTSection:
 
     @reported
     def find_bone(self) -> None:
-        """Segment now, into the chosen segmentation or a new one."""
+        """Segment now: anew where the chosen segmentation was found so, else into a new one; what someone drew stays."""
         parameters = self.panel.parameters
+        found = parameters.segmentation if bone_nodes.is_found(parameters.segmentation) else None
         with slicer.util.WaitCursor():
             node = self.panel.logic.segmentBone(
-                parameters.ct, parameters.threshold if parameters.chooseThreshold else None, parameters.segmentation
+                parameters.ct, parameters.threshold if parameters.chooseThreshold else None, found
             )
         parameters.segmentation = node
 

@@ -6,7 +6,7 @@ import numpy as np
 import qt
 import slicer.util
 from XRayRegistrationScene import layout, poses
-from XRayRegistrationScene.registration import result_of
+from XRayRegistrationScene.registration import is_of_another_ct, result_of
 
 from XRayRegistrationLib.pictures.verdict import verdict_of
 
@@ -65,8 +65,8 @@ class ResultSection:
         ui.showResultButton.enabled = idle and poses.RESULT in kept
         for name in ("overlayComboBox", "sourceViewButton", "layoutButton"):
             getattr(ui, name).enabled = node is not None
-        ui.exportButton.enabled = idle and result is not None
-        other = self._other_ct(result)
+        other = "" if result is None else self._other_ct(node, result)
+        ui.exportButton.enabled = idle and result is not None and not other
         self._show_verdict(None if other else result, poses.RESULT in kept, other)
         self._show_precision(result if result is not None and result.ok and not other else None)
         self._show_landmarks(node if node is not None and poses.is_placed(node) else None)
@@ -144,10 +144,16 @@ class ResultSection:
         slicer.util.showStatusMessage(f"{len(files)} files written to {folder}", 5000)
         self.ui.progressLabel.text = f"{len(files)} files written to {folder}."
 
-    def _other_ct(self, result) -> str:
+    def clear(self) -> None:
+        """Show no verdict and offer no export."""
+        self._show_verdict(None, False, "")
+        self._show_precision(None)
+        self.ui.exportButton.enabled = False
+
+    def _other_ct(self, node, result) -> str:
         """The name of the CT that a result is of, where another one is chosen now."""
         ct = self.panel.parameters.ct
-        return "" if result is None or ct is None or result.inputs.get("ct") == ct.GetName() else str(result.inputs.get("ct"))
+        return str(result.inputs.get("ct")) if ct is not None and is_of_another_ct(node, ct) else ""
 
     def _show_verdict(self, result, changed: bool, other_ct: str) -> None:
         label, text = self.ui.verdictLabel, self.ui.verdictTextLabel

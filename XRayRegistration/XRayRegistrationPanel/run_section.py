@@ -6,6 +6,7 @@ import qt
 import slicer
 import slicer.util
 from XRayRegistrationScene.jobs import DONE, FAILED, RUNNING
+from XRayRegistrationScene.volume_nodes import volume_of
 
 from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 
@@ -23,6 +24,7 @@ class RunSection:
         self.job = None
         self._nodes: list[str] = []  # ids of the X-rays that wait for the result
         self._waiting: list[list[str]] = []  # ids of the X-rays to be registered after these, one list a registration
+        self._ras_from_ijk = None  # (4, 4), where the CT was when it was handed over
         self._settings: dict = {}  # what the panel showed when Register was pressed; nodes by their ids
         self._several = False
         self._failures: list[str] = []
@@ -147,7 +149,9 @@ class RunSection:
                 settings[name] = _node(settings[name])
                 if settings[name] is None:
                     raise InputError("not registered: the CT, its bone or its landmarks are no longer in the scene")
-        self.job = self.panel.logic.startRegistration(settings.pop("ctNode"), nodes, **settings)
+        ct = settings.pop("ctNode")
+        self._ras_from_ijk = volume_of(ct).ras_from_ijk  # whoever moves the CT meanwhile has moved it away from the result
+        self.job = self.panel.logic.startRegistration(ct, nodes, **settings)
         self._furthest = 0.0
         self.ui.progressBar.value = 0
         self.ui.progressBar.visible = True
@@ -166,7 +170,7 @@ class RunSection:
     def _take_in(self, result) -> None:
         nodes = [_node(identity) for identity in self._nodes]
         try:
-            self.panel.logic.showResult(result, nodes, _node(self._settings["ctNode"]))
+            self.panel.logic.showResult(result, nodes, _node(self._settings["ctNode"]), self._ras_from_ijk)
         except XRayRegistrationError as error:
             self._fail(str(error))
             return

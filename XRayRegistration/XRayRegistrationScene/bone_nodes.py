@@ -12,8 +12,10 @@ from XRayRegistrationLib.images.volume import Volume
 
 from .checks import check_node
 from .volume_nodes import volume_of
+from .xray_nodes import ROLE
 
 SEGMENT = "Bone"
+BONE = "bone"  # the role of a segmentation that this module has made
 _COLOUR = (0.95, 0.84, 0.57)
 
 
@@ -37,6 +39,7 @@ def segment_bone_of(ct_node, threshold_hu=None, segmentation_node=None):
         name = slicer.mrmlScene.GenerateUniqueName(f"{ct_node.GetName()} bone")
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
+        node.SetAttribute(ROLE, BONE)
     node.SetReferenceImageGeometryParameterFromVolumeNode(ct_node)
     node.SetAndObserveTransformNodeID(ct_node.GetTransformNodeID())
     segment = node.GetSegmentation().GetSegmentIdBySegmentName(SEGMENT)
@@ -45,6 +48,11 @@ def segment_bone_of(ct_node, threshold_hu=None, segmentation_node=None):
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask.values.astype(np.uint8), node, segment, ct_node)
     node.CreateClosedSurfaceRepresentation()
     return node
+
+
+def is_found(segmentation_node):
+    """Whether this module made a segmentation, so that it may make it anew; one that someone drew is left as it is."""
+    return segmentation_node is not None and segmentation_node.GetAttribute(ROLE) == BONE
 
 
 def label_map_of(segmentation_node, ct_node, segments=None):

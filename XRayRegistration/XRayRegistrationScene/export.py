@@ -19,7 +19,7 @@ from . import landmark_nodes
 from .bone_nodes import label_map_of
 from .checks import check_node
 from .drr_nodes import drr_image
-from .registration import result_of, views_of_result
+from .registration import is_of_another_ct, result_of, views_of_result
 from .volume_nodes import volume_of
 from .xray_nodes import camera_of, prepared_xray
 
@@ -50,6 +50,8 @@ def export_result(xray_node, folder, ct_node, segmentation_node=None, image_land
         raise InputError(
             f"the X-ray '{xray_node.GetName()}' stands at no result; register it, or go back to its result (Show result)"
         )
+    if is_of_another_ct(xray_node, ct_node):
+        raise InputError(f"the X-ray '{xray_node.GetName()}' was registered to another CT; choose that one")
     nodes = views_of_result(result, xray_node)
     for node, view in zip(nodes, result.views, strict=True):
         _check_same_camera(node, view.camera)

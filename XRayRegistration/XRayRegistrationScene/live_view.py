@@ -12,8 +12,9 @@ from XRayRegistrationLib.errors import InputError, XRayRegistrationError
 
 from . import drr_nodes, overlays, poses, slice_views
 from .bone_nodes import label_map_of
+from .matrices import world_from_parent
 from .sync import SceneSync
-from .volume_nodes import volume_of
+from .volume_nodes import ras_from_ijk_of, volume_of
 from .xray_nodes import pose_node_of, xray_nodes
 
 # Longer side of the live DRR: what the renderer makes while a hand moves the X-ray (Testing/benchmarks/live_drr.py).
@@ -42,10 +43,10 @@ class LiveView:
         if wanted == self._followed and self._sync is not None:
             return
         self.close()
+        self._sync = SceneSync(self._renew_soon, DRR_PX[backend], backend)  # nodes that leave the scene are seen to even so
+        self._followed = wanted
         if xray_node is None:
-            self._followed = wanted
             return
-        self._sync = SceneSync(self._renew_soon, DRR_PX[backend], backend)
         attenuation = bone = None
         if ct_node is not None and ct_node.GetImageData() is not None:
             try:
@@ -55,7 +56,6 @@ class LiveView:
             except InputError:
                 pass  # a CT that cannot be used: without a DRR; registering says why
         self._sync.follow(xray_node, attenuation, landmarks, bone)
-        self._followed = wanted
 
     def _renew_soon(self, renew) -> None:
         def call() -> None:
@@ -162,12 +162,11 @@ def _time(node):
     """When what is rendered of a node last changed."""
     if node is None:
         return None
+    try:
+        place = world_from_parent(node.GetParentTransformNode(), "it")
+    except InputError:
+        place = np.zeros((4, 4))  # bent: it cannot be rendered
     if node.IsA("vtkMRMLSegmentationNode"):
-        return node.GetSegmentation().GetMTime()
-    parent, image = node.GetParentTransformNode(), node.GetImageData()
-    return (
-        None if image is None else image.GetMTime(),
-        None if parent is None else parent.GetMTime(),
-        node.GetOrigin(),
-        node.GetSpacing(),
-    )
+        return node.GetSegmentation().GetMTime(), place.tobytes()
+    image = node.GetImageData()
+    return None if image is None else image.GetMTime(), (place @ ras_from_ijk_of(node)).tobytes()

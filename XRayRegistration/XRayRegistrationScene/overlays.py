@@ -53,7 +53,7 @@ def show_overlay(xray_node, mode, slice_nodes=(), opacity=0.5, bone_image=None):
         raise InputError(f"the overlay is {mode!r}; allowed are {', '.join(MODES)}")
     if not 0.0 <= opacity <= 1.0:
         raise InputError(f"the overlay's opacity is {opacity!r}; allowed is 0 (X-ray) to 1 (DRR)")
-    overlay = None
+    overlay, before = None, mode_of(xray_node)
     if mode == "xray":
         remove_overlay(xray_node)
     else:
@@ -62,7 +62,8 @@ def show_overlay(xray_node, mode, slice_nodes=(), opacity=0.5, bone_image=None):
         composite = show_xray(xray_node, slice_node)
         composite.SetForegroundVolumeID(None if overlay is None else overlay.GetID())
         composite.SetForegroundOpacity(opacity if mode == "blend" else 1.0)
-    xray_node.Modified()  # for whoever renews the overlay
+    if mode != before:
+        xray_node.Modified()  # for whoever renews the overlay
     return overlay
 
 

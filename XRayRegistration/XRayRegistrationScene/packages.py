@@ -52,12 +52,16 @@ def _ensure(name, why) -> None:
     try:
         from slicer import packaging
     except ImportError:  # Slicer before 5.12
-        if slicer.util.confirmOkCancelDisplay(f"{name} {why}. Install it now?", windowTitle="X-ray registration"):
-            slicer.util.pip_install(name)
-        return
-    listed = [one for one in packaging.load_requirements(str(_REQUIREMENTS)) if one.name.replace("-", "_") == name]
+        packaging = None
+        if not slicer.util.confirmOkCancelDisplay(f"{name} {why}. Install it now?", windowTitle="X-ray registration"):
+            return
     try:
-        packaging.pip_ensure(listed or [name], requester="XRayRegistration")
+        if packaging is None:
+            with slicer.util.WaitCursor():
+                slicer.util.pip_install(name)
+        else:
+            listed = [one for one in packaging.load_requirements(str(_REQUIREMENTS)) if one.name.replace("-", "_") == name]
+            packaging.pip_ensure(listed or [name], requester="XRayRegistration")
     except Exception as error:  # pip's own; whatever it was, the user is told and can go on without
         raise InputError(
             f"{name} was not installed ({error}); agree to the installation and check the network, or choose another"

@@ -87,7 +87,7 @@ def gather(
     )
 
 
-def show(result, nodes, ct_node=None):
+def show(result, nodes, ct_node=None, ras_from_ijk=None):
     """Move the X-rays to the pose that was found, draw their beams, and keep the result with the scene.
 
     Where they stood before is remembered as ``poses.START``, where they stand now as ``poses.RESULT``. A pose
@@ -97,6 +97,7 @@ def show(result, nodes, ct_node=None):
         result: the library's.
         nodes: the X-rays, in the order of its views.
         ct_node: that it is of; the result then holds only while the CT stays where it is.
+        ras_from_ijk: (4, 4) where the CT was when it was registered; None for where it is now.
 
     Returns:
         The transform node that was moved.
@@ -110,7 +111,8 @@ def show(result, nodes, ct_node=None):
     for node in nodes:
         camera_from_world_of(node)  # may raise, before anything is moved
     pose = _bring_together(nodes) if len(nodes) > 1 else pose_node_of(nodes[0])
-    poses.remember(nodes[0], poses.START)
+    if not _stands_at_a_failure(nodes[0]):  # what it was registered from before is the user's own pose still
+        poses.remember(nodes[0], poses.START)
     set_camera_from_world(nodes[0], result.camera_from_ct_views[0])
     poses.remember(nodes[0], poses.RESULT)
     for node in nodes:
@@ -121,8 +123,19 @@ def show(result, nodes, ct_node=None):
         pose.SetNodeReferenceID(RESULT, text.GetID())
     text.SetText(json_text(result.to_dict()))
     text.SetNodeReferenceID(_CT, None if ct_node is None else ct_node.GetID())
-    text.SetAttribute(_CT, None if ct_node is None else json.dumps(volume_of(ct_node).ras_from_ijk.tolist()))
+    if ct_node is not None and ras_from_ijk is None:
+        ras_from_ijk = volume_of(ct_node).ras_from_ijk
+    text.SetAttribute(_CT, None if ct_node is None else json.dumps(np.asarray(ras_from_ijk).tolist()))
     return pose
+
+
+def _stands_at_a_failure(node):
+    """Whether an X-ray is where an earlier registration that failed has put it."""
+    kept = poses.remembered(node)
+    if not {poses.START, poses.RESULT} <= set(kept) or np.abs(kept[poses.RESULT] - camera_from_world_of(node)).max() > 1e-3:
+        return False
+    text = pose_node_of(node).GetNodeReference(RESULT)
+    return text is not None and bool(text.GetText()) and not Result.from_dict(json.loads(text.GetText())).ok
 
 
 def _bring_together(nodes):
@@ -153,7 +166,10 @@ def result_of(xray_node):
     camera_from_world = camera_from_world_of(xray_node)
     ct_node = text.GetNodeReference(_CT)
     if ct_node is not None and ct_node.GetImageData() is not None:
-        place = world_from_parent(ct_node.GetParentTransformNode(), "the CT") @ ras_from_ijk_of(ct_node)
+        try:
+            place = world_from_parent(ct_node.GetParentTransformNode(), "the CT") @ ras_from_ijk_of(ct_node)
+        except InputError:
+            return None  # it was bent since
         if not np.allclose(place, json.loads(text.GetAttribute(_CT)), atol=1e-3):
             return None
     camera = camera_of(xray_node)
@@ -162,6 +178,12 @@ def result_of(xray_node):
         if same and np.allclose(view.camera.K, camera.K, rtol=1e-6) and np.abs(found - camera_from_world).max() < 1e-3:
             return result
     return None
+
+
+def is_of_another_ct(xray_node, ct_node):
+    """Whether the result that is kept for an X-ray is of a CT that is not this node, or is no longer in the scene."""
+    text = pose_node_of(xray_node).GetNodeReference(RESULT)
+    return text is not None and text.GetAttribute(_CT) is not None and text.GetNodeReference(_CT) is not ct_node
 
 
 def take_back(xray_node):

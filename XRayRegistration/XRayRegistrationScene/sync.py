@@ -15,7 +15,7 @@ from slicer.util import VTKObservationMixin
 
 from . import drr_nodes, frustum, landmark_nodes, overlays, slice_views
 from .removal import belongings, remove_with_display
-from .xray_nodes import OPEN_FIELD, POSE, RESULT, RIG_VIEW, ROLE, users_of
+from .xray_nodes import OPEN_FIELD, POSE, RESULT, RIG_VIEW, ROLE, XRAY, users_of
 
 _DEPENDENTS = (overlays.REFERENCE, drr_nodes.REFERENCE, frustum.REFERENCE, landmark_nodes.REFERENCE, OPEN_FIELD)
 
@@ -150,9 +150,14 @@ class SceneSync(VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _node_leaves(self, caller, event, node) -> None:
-        if node.GetID() in self._followed:
+        if slicer.mrmlScene.IsClosing():
+            return  # all of them go
+        if node.GetAttribute(ROLE) == XRAY:
             self.forget(node)
             remove_dependents(node)
+            return
+        if node.GetAttribute(ROLE) == POSE:
+            remove_with_display(node.GetNodeReference(RESULT))
             return
         for identity, followed in list(self._followed.items()):
             xray = slicer.mrmlScene.GetNodeByID(identity)

@@ -173,9 +173,11 @@ def size_of(node):
     """(width, height) in pixels.
 
     Raises:
-        InputError: not an X-ray of this module.
+        InputError: not an X-ray of this module, or one whose pixels were not loaded.
     """
     check_xray(node)
+    if node.GetImageData() is None:
+        raise InputError(f"the X-ray '{node.GetName()}' has no pixels; was its file moved? Import it again")
     return node.GetImageData().GetDimensions()[:2]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import json
 import pathlib
-import types
 import typing
 
 import slicer
@@ -375,7 +374,7 @@ def kind_of(type_, annotations=()) -> Kind:
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
     if origin is typing.Annotated:
         return kind_of(arguments[0], [*annotations, *arguments[1:]])
-    if origin in (typing.Union, types.UnionType):
+    if origin is typing.Union:  # as Slicer: of X | None, whose origin is another one, it can keep nothing
         inner = [argument for argument in arguments if argument is not type(None)]
         if all(isinstance(one, type) and issubclass(one, slicer.vtkMRMLNode) for one in inner):
             return Node(tuple(inner), annotations)
