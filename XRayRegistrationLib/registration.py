@@ -16,7 +16,8 @@ import XRayRegistrationLib
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.render import resolve_backend
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.geometry.rigid import check_rigid
+from XRayRegistrationLib.geometry.rigid import check_rigid, from_rotation_translation, transform_points
+from XRayRegistrationLib.images.resize import mirror_xray
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import get_method
@@ -28,7 +29,7 @@ from XRayRegistrationLib.solvers.problem import View, views_of
 from XRayRegistrationLib.solvers.pyramid import build_level
 from XRayRegistrationLib.solvers.refinement import Refined, RefinementOptions, against, refine_candidates
 from XRayRegistrationLib.solvers.search_range import NAMED_VIEWS
-from XRayRegistrationLib.verification import Verdict, features, probability_of, verify
+from XRayRegistrationLib.verification import Verdict, against_mirrored, features, probability_of, verify
 
 Array = NDArray[np.float64]
 Progress = Callable[[float, str], None]
@@ -186,7 +187,28 @@ def _attempt(
         best = replace(best, refined=refined, verdict=verify(refined, rigs[0]))
         trace.append(_trace_of(best))
         clock.lap("refine_s")
+    if best.verdict.success and len(images) == 1:
+        mirrored = _mirrored(best, model, backend)
+        best = replace(best, verdict=against_mirrored(best.verdict, best.refined, mirrored))
+        clock.lap("refine_s")
     return best
+
+
+def _mirrored(attempt: _Attempt, model: BoneModel, backend: str) -> Refined:
+    """What explains the mirrored X-ray best, near what the pose found would be of it: the opposite view, and that of a
+    patient whose sides are alike."""
+    xray, centre = mirror_xray(attempt.images[0]), model.centroid
+    camera_from_rig = attempt.images[0].camera.camera_from_rig
+    pose = attempt.refined.rig_from_ct if camera_from_rig is None else camera_from_rig @ attempt.refined.rig_from_ct
+    at = transform_points(pose, centre) * np.array([-1.0, 1.0, 1.0])
+    poses = []
+    for turn in (np.diag([-1.0, 1.0, -1.0]) @ pose[:3, :3], np.diag([-1.0, 1.0, 1.0]) @ pose[:3, :3] @ np.diag([-1.0, 1.0, 1.0])):
+        poses.append(from_rotation_translation(turn, at - turn @ centre))
+    rendering = model.renderings[attempt.refined.volume]
+    views = {attempt.refined.volume: views_of([xray], rendering.volume, rendering.alone)}
+    return refine_candidates(
+        views, np.stack(poses), centre, model.surface_points, backend=backend, worth=lambda refined: False
+    )
 
 
 def _compared(found: list[_Attempt], model: BoneModel, camera_from_rig: Array) -> list[_Attempt]:
@@ -343,6 +365,11 @@ def _message(verdict: Verdict, refined: Refined, start: Any, images: Sequence[XR
         if isinstance(start, str) and start == "none"
         else "check that the start or view is right, or search without one"
     )
+    if verdict.doubt:
+        return (
+            f"Not registered: the pose found explains the X-ray, but {verdict.doubt}; do not use it. Check that the "
+            f"X-ray is not mirrored, and that it shows enough of the bone to tell; {way_out}, or register a second view with it."
+        )
     return (
         f"Not registered: the probability that the pose found is right is {percent}; do not use it. Check the distance and "
         f"pixel size of the X-ray, that it shows this CT's bone, its polarity, and that it is not mirrored; {way_out}."

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.geometry.camera import Camera
-from XRayRegistrationLib.images.resize import crop_xray, resize_xray
+from XRayRegistrationLib.images.resize import crop_xray, mirror_xray, resize_xray
 from XRayRegistrationLib.images.weights import resample_weights
 from XRayRegistrationLib.images.xray import XRay
 
@@ -120,3 +120,19 @@ def test_sizes_that_are_none(size):
 def test_boxes_that_reach_over_the_edge(corner):
     with pytest.raises(InputError, match="9 x 9"):
         crop_xray(xray(np.eye(9)), *corner)
+
+
+def test_mirrored_it_is_what_a_mirrored_world_shows():
+    camera = Camera.from_spacing(40, 30, (1.5, 2.0), 900.0, (17.0, 12.0))
+    rng = np.random.default_rng(0)
+    xray = XRay(rng.random((30, 40)).astype(np.float32), rng.random((30, 40)) > 0.2, camera)
+    other = mirror_xray(xray)
+    points = rng.normal(size=(20, 3)) * 50 + [0, 0, 700]
+    pixels = camera.project(points)
+    np.testing.assert_allclose(
+        other.camera.project(points * [-1, 1, 1]), np.stack([39 - pixels[:, 0], pixels[:, 1]], axis=-1), atol=1e-9
+    )
+    np.testing.assert_array_equal(other.line_integrals, xray.line_integrals[:, ::-1])
+    again = mirror_xray(other)
+    np.testing.assert_array_equal(again.mask, xray.mask)
+    np.testing.assert_allclose(again.camera.K, camera.K)

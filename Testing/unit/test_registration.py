@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from Testing.unit.bone_phantoms import shared_data
 from Testing.unit.ct_phantom import CAMERA, ct_phantom, xray_of
 from XRayRegistrationLib import registration as module
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
+from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
+from XRayRegistrationLib.geometry.camera import Camera
+from XRayRegistrationLib.geometry.carm import camera_from_ct_from_angles
 from XRayRegistrationLib.geometry.rigid import increment_left, inverse, transform_points
+from XRayRegistrationLib.images.ct import read_ct
+from XRayRegistrationLib.images.prepare import prepare_xray
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.images.xray import XRay
 from XRayRegistrationLib.methods import Candidate, Proposal, get_method
@@ -160,6 +166,26 @@ def test_a_start_with_the_bone_behind_the_source_is_refused(
     for start in (np.diag([1.0, -1.0, -1.0, 1.0]) @ true_pose, increment_left(true_pose, (0, 0, 0, 0, 0, -1400.0), np.zeros(3))):
         with pytest.raises(InputError, match=r"bone \d+ mm behind the X-ray source; allowed .* from the source to the detector"):
             register(ct, xray, bone=model, start=start)
+
+
+@pytest.mark.skipif(shared_data() is None, reason="../shared/data (or XRAYREG_DATA) is absent")
+def test_a_mirrored_picture_of_a_pelvis_is_not_taken_for_the_opposite_view() -> None:
+    """It fits well enough to be believed, with the sides exchanged."""
+    pelvis = build_bone_model(read_ct(shared_data() / "pelvis_hips_a.mha"))
+    camera = Camera.from_spacing(128, 128, 2.5, 1000.0)
+    pose = camera_from_ct_from_angles(172.0, 2.0, 1.0, centre_ct=pelvis.centroid, source_object_distance_mm=700.0)
+    lines = render(pelvis.full, camera, pose)
+    counts = np.random.default_rng(0).poisson(np.exp(-lines) * 20000).astype(np.float32) + 1
+    ct = Volume(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    plain, mirrored = (
+        register(ct, prepare_xray(x, camera, polarity="bone_dark", mask=None), bone=pelvis, start="ap")
+        for x in (counts, counts[:, ::-1])
+    )
+    assert plain.status == "success"
+    assert mirrored.status == "failure"
+    assert mirrored.probability <= 0.5
+    assert "mirrored left to right it is explained better" in mirrored.message
+    assert "\n" not in mirrored.message
 
 
 def test_several_xrays_need_a_rig(ct: Volume, model: BoneModel, xray: XRay) -> None:

@@ -19,6 +19,7 @@ from XRayRegistrationLib.verification import (
     SINGLE_VIEW,
     THRESHOLD,
     LogisticRegression,
+    against_mirrored,
     features,
     regression,
     verify,
@@ -115,3 +116,45 @@ def test_views_of_a_wrong_pose_pull_apart(ct: Volume, model: BoneModel) -> None:
     assert wrong.view_costs.max() > 1.5 * right.view_costs.max()
     one = {"full": [View(model.full, xrays[0])]}
     assert refine_candidates(one, rig_from_ct[None], model.centroid, model.surface_points).drift_mm == 0.0
+
+
+def test_a_pose_that_fits_no_better_than_one_elsewhere_is_not_believed() -> None:
+    """A mirrored X-ray of a thin bone is nearly the opposite view: everything fits, from the wrong side."""
+    perfect = {"cost": 0.002, "plain_cost": 0.001, "fine_cost": 0.01}
+    alone = verify(_refined(**perfect, rival_cost=0.2), np.eye(4))
+    assert alone.success
+    assert alone.doubt == ""
+    opposite = np.diag([-1.0, 1.0, -1.0, 1.0])
+    either = verify(_refined(**perfect, rival_cost=0.003, rival=opposite), np.eye(4))
+    assert not either.success
+    assert either.probability <= 0.5
+    assert either.doubt.startswith("so does the opposite view")
+    # several views know more than the coarse costs that a rival has
+    two = {**TWO, **perfect, "view_costs": np.array([0.01, 0.01])}
+    assert verify(_refined(**two, rival_cost=0.003, rival=opposite), np.eye(4)).success
+
+
+@pytest.mark.parametrize("axis", range(6))
+def test_a_pose_that_could_slide_is_not_believed_and_says_how_far(axis: int) -> None:
+    stiff = np.diag([400.0, 400.0, 400.0, 0.02, 0.02, 0.001])
+    assert verify(_refined(normal_matrix=stiff), np.eye(4)).success
+    loose = stiff.copy()
+    loose[axis, axis] = -1e-11  # nothing, and a rounding error
+    verdict = verify(_refined(normal_matrix=loose), np.eye(4))
+    assert not verdict.success
+    assert verdict.doubt.endswith("mm away")
+    assert verdict.covariance[axis, axis] > (0.1 if axis < 3 else 10.0) ** 2
+    assert (np.linalg.eigvalsh(verdict.covariance) >= 0).all()
+    assert np.isfinite(verify(_refined(normal_matrix=np.zeros((6, 6))), np.eye(4)).covariance).all()
+
+
+def test_a_picture_that_is_explained_better_mirrored_is_not_believed() -> None:
+    found = _refined()
+    verdict = verify(found, np.eye(4))
+    assert verdict.success
+    assert against_mirrored(verdict, found, _refined(cost=0.03, fine_cost=0.09)) is verdict
+    assert against_mirrored(verdict, found, _refined(cost=0.01, fine_cost=0.09)) is verdict  # in its coarse lines alone
+    doubted = against_mirrored(verdict, found, _refined(cost=0.01, fine_cost=0.04))
+    assert not doubted.success
+    assert doubted.probability <= 0.5
+    assert "mirrored left to right" in doubted.doubt

@@ -133,6 +133,12 @@ class Camera:
         d[..., 1] = v[:, None]
         return d
 
+    def mirrored(self) -> Camera:
+        """The camera of the image with its columns in reverse order."""
+        k = self.K.copy()
+        k[0, 2] = self.width - 1 - k[0, 2]
+        return replace(self, K=k)
+
     def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
         """The camera of the sub-image that starts at pixel (left, top)."""
         k = self.K.copy()

@@ -54,6 +54,17 @@ def crop_xray(xray: XRay, left: int, top: int, width: int, height: int) -> XRay:
     )
 
 
+def mirror_xray(xray: XRay) -> XRay:
+    """The X-ray mirrored left to right, camera and all, as if it were a picture of its own: in no rig."""
+    return replace(
+        xray,
+        line_integrals=xray.line_integrals[:, ::-1].copy(),
+        mask=xray.mask[:, ::-1].copy(),
+        camera=replace(xray.camera.mirrored(), camera_from_rig=None),
+        alternative=None,
+    )
+
+
 def resize_masked(
     values: NDArray[np.float32], mask: NDArray[np.bool_], width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

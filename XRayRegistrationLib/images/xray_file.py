@@ -95,7 +95,7 @@ def read_raw_xray(
     else:
         region = _grey(read_itk(os.fspath(mask), "the mask", IMAGES), Path(mask), "the mask", None)[0] != 0
     if metadata.pop("mirrored", False):
-        values, found = np.ascontiguousarray(values[:, ::-1]), _mirrored(found)
+        values, found = np.ascontiguousarray(values[:, ::-1]), found.mirrored()
         region = region[:, ::-1] if isinstance(region, np.ndarray) and region.ndim == 2 else region
         if header.open_field is not None:
             header = replace(header, open_field=header.open_field[:, ::-1])
@@ -245,8 +245,3 @@ def _is_mirrored(dataset: Dataset, metadata: dict[str, Any]) -> bool:
     return bool(is_mirrored(orientation, pose))
 
 
-def _mirrored(camera: Camera) -> Camera:
-    """The camera of the image with its columns in reverse order."""
-    k = camera.K.copy()
-    k[0, 2] = camera.width - 1 - k[0, 2]
-    return replace(camera, K=k)
