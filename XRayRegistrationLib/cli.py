@@ -76,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:  # a place that may not be read, or a name that is none
+        _say(f"{str(error.filename or 'a file')[:120]}: {error.strerror or error}; check the path and its permissions")
+        return BAD_INPUT
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else OK
     finally:

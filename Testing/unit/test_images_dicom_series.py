@@ -170,6 +170,15 @@ def test_one_slice_names_its_series(tmp_path):
     np.testing.assert_array_equal(ct.values, VALUES[:4] + 1)
 
 
+def test_two_studies_of_one_name_in_two_folders_are_ambiguous(tmp_path):
+    """The usual layout of a medium: the same number, description and file names, before and after."""
+    for study in ("preop", "postop"):
+        write_ct_series(tmp_path / study, VALUES, affine(), SeriesNumber=2, SeriesDescription="pelvis")
+    with pytest.raises(InputError, match=r"preop.*postop|postop.*preop"):
+        read_ct(tmp_path)
+    assert_same_ct(read_ct(tmp_path / "preop"), VALUES, affine())
+
+
 def test_two_series_of_one_size_are_ambiguous(tmp_path):
     write_ct_series(tmp_path, VALUES, affine(), SeriesNumber=2, SeriesDescription="bone")
     write_ct_series(tmp_path, VALUES + 1, affine(), SeriesNumber=3, SeriesDescription="lung")

@@ -34,7 +34,7 @@ from XRayRegistrationLib.geometry.camera import Camera
 from XRayRegistrationLib.geometry.carm import angles_from_camera_from_ct, camera_from_ct_from_angles
 from XRayRegistrationLib.geometry.rigid import check_rigid
 from XRayRegistrationLib.images.camera_file import read_camera
-from XRayRegistrationLib.result import FORMAT, Result, camera_to_dict
+from XRayRegistrationLib.result import FORMAT, Result, camera_from_dict, camera_to_dict
 
 Array = NDArray[np.float64]
 
@@ -219,8 +219,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _camera_of(data: dict[str, Any], path: Path) -> Camera:
     try:
-        return Camera(data["width"], data["height"], data["K"], data.get("source_detector_distance_mm"))
-    except (KeyError, TypeError) as error:
+        return camera_from_dict(data)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} has a width but no whole camera; give width, height and K beside the pose") from error
 
 

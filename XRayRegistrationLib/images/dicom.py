@@ -103,7 +103,10 @@ def name_of(keyword: str) -> str:
 
 
 def frame_count(dataset: Dataset) -> int:
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
+    try:
+        return max(1, int(dataset.get("NumberOfFrames") or 1))
+    except (TypeError, ValueError):
+        return 1  # it says nothing that is a number
 
 
 def read_pixels(dataset: Dataset, path: str | os.PathLike[str], what: str, frame: int = 0) -> DicomPixels:

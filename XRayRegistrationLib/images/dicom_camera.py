@@ -75,7 +75,10 @@ def acquisition_metadata(dataset: Dataset, frame: int = 0) -> dict[str, Any]:
         angle = numbers(dataset, keyword, 1, frame)
         if angle is not None:
             steps = attribute(dataset, f"{keyword}Increment", frame)
-            steps = np.atleast_1d(np.asarray([] if steps is None else steps, dtype=np.float64))
+            try:
+                steps = np.atleast_1d(np.asarray([] if steps is None else steps, dtype=np.float64))
+            except (TypeError, ValueError):
+                steps = np.zeros(0)  # no numbers: the angle of the run is that of the frame
             found[name] = float(angle[0]) + (float(steps[frame]) if len(steps) == frame_count(dataset) else 0.0)
     for name, keyword in (
         ("source_object_distance_mm", "DistanceSourceToPatient"),

@@ -84,7 +84,11 @@ def _find_series(place: Path) -> dict[str, list[_Slice]]:
             raise InputError(f"{place} is no slice of a CT series; give the folder, or one slice, of an axial CT series")
     groups = [part for g in groups for part in _split_repeats(g)]
     groups.sort(key=len, reverse=True)
-    return {_name(g, i): g for i, g in enumerate(groups)}
+    named: dict[str, list[_Slice]] = {}
+    for i, group in enumerate(groups):
+        name = _name(group, i, folder)
+        named[name if name not in named else f"{name}, number {i + 1} of them"] = group
+    return named
 
 
 def _is_ct_slice(header: Dataset) -> bool:
@@ -138,7 +142,7 @@ def _has_repeats(group: list[_Slice]) -> bool:
     return bool((np.diff(along) < _SAME_PLACE_MM).any())
 
 
-def _name(group: list[_Slice], index: int) -> str:
+def _name(group: list[_Slice], index: int, folder: Path) -> str:
     header = group[0].header
     number = header.get("SeriesNumber")
     words = [str(number if number not in (None, "") else index + 1)]
@@ -147,7 +151,7 @@ def _name(group: list[_Slice], index: int) -> str:
     acquisition = header.get("AcquisitionNumber")
     if acquisition not in (None, ""):
         words.append(f"acquisition {acquisition}")
-    return f"{' '.join(words)} of {len(group)} slices, for example {group[0].path.name}"
+    return f"{' '.join(words)} of {len(group)} slices, for example {group[0].path.relative_to(folder)}"
 
 
 def _choose(series: dict[str, list[_Slice]], place: Path) -> str:
