@@ -104,9 +104,10 @@ def register(
     proposed = proposal.candidates[0].rig_from_ct if proposal.proposed is None else proposal.proposed
     tell(0.95, "verifying")
     points, names = _landmarks(landmarks, model)
+    depth_mm = float(transform_points(rigs[0] @ refined.rig_from_ct, model.centroid)[2])
     result = Result(
         status="success" if verdict.success else "failure",
-        message=_message(verdict, refined, start, images),
+        message=_message(verdict, refined, start, images, depth_mm),
         method=method,
         views=tuple(ResultView(x.camera, x.source, dict(x.provenance)) for x in images),
         camera_from_ct_views=rigs @ refined.rig_from_ct,
@@ -114,7 +115,7 @@ def register(
         probability=verdict.probability,
         covariance=verdict.covariance,
         centre_ct=model.centroid,
-        similarity=_similarities(best.views[refined.volume], refined, model.centroid, backend),
+        similarity=_similarities(best.views[refined.volume], refined, depth_mm, backend),
         ambiguity=verdict.ambiguity,
         rig_from_ct=refined.rig_from_ct if _is_rig(images) else None,
         landmarks_ct=points,
@@ -320,14 +321,13 @@ def _trace_of(attempt: _Attempt) -> dict[str, Any]:
     }
 
 
-def _similarities(views: Sequence[View], refined: Refined, centre_ct: Array, backend: str) -> dict[str, float]:
+def _similarities(views: Sequence[View], refined: Refined, depth_mm: float, backend: str) -> dict[str, float]:
     """Every similarity at the refined pose, at 128 pixels, mean over the views; those that an image is too small for are
     left out."""
     from XRayRegistrationLib.drr.render import render
 
-    depth = float(transform_points(views[0].camera_from_rig @ refined.rig_from_ct, centre_ct)[2])
     out = {name: 0.0 for name in SIMILARITIES}
-    for view in build_level(views, 128, max(depth, 1.0)):
+    for view in build_level(views, 128, max(depth_mm, 1.0)):
         pose = view.camera_from_rig @ refined.rig_from_ct
         image = render(view.volume, view.camera, pose, backend=backend, step_mm=view.step_mm)
         for name, similarity in SIMILARITIES.items():
@@ -349,7 +349,7 @@ def _landmarks(landmarks: ArrayLike | None, model: BoneModel) -> tuple[Array, tu
     return points, tuple(str(n + 1) for n in range(len(points)))
 
 
-def _message(verdict: Verdict, refined: Refined, start: Any, images: Sequence[XRay]) -> str:
+def _message(verdict: Verdict, refined: Refined, start: Any, images: Sequence[XRay], depth_mm: float) -> str:
     percent = percentage(verdict.probability)
     if verdict.success:
         sigma = np.sqrt(np.maximum(np.diag(verdict.covariance), 0.0))
@@ -358,7 +358,9 @@ def _message(verdict: Verdict, refined: Refined, start: Any, images: Sequence[XR
             for name, words in (("source_detector_distance_mm", "source-detector distance"), ("pixel_spacing_mm", "pixel size"))
             if any(x.provenance.get(name, "").startswith("assumed") for x in images)
         ]
-        camera = "errors of the camera come on top" + (f" ({' and '.join(assumed)} assumed)" if assumed else "")
+        # a wrong distance or pixel size makes the bone larger, which one view cannot tell from a nearer one
+        camera = f"errors of the camera come on top: 1 % of its distance or pixel size is {0.01 * depth_mm:.0f} mm in depth"
+        camera += f" ({' and '.join(assumed)} assumed)" if assumed else ""
         return (
             f"Registered: the pose is right with a probability of {percent}. Uncertainty from image noise alone: "
             f"{max(sigma[3], sigma[4]):.2f} mm in the image plane, {sigma[5]:.2f} mm in depth, "
