@@ -191,6 +191,8 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if self.parameters.ct is not None:
                 self.logic.placeNewXRays(self.parameters.ct)
             self._watch()
+            if self.parameters.imageLandmarks is not None and self.xrays.sound is not None:
+                landmark_nodes.attach_new(self.parameters.imageLandmarks, self.xrays.sound)
             for section in (self.ct, self.xrays, self.methods, self.results, self.training, self.run):
                 section.refresh()
             self.ui.demoButton.enabled = not self.busy
@@ -206,6 +208,11 @@ class XRayRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         watched = [(node, event) for node in xray_nodes.xray_nodes() for event in (moved, vtk.vtkCommand.ModifiedEvent)]
         watched += [(node, moved) for node in (self.parameters.ct, self.parameters.segmentation) if node is not None]
+        points = slicer.vtkMRMLMarkupsNode
+        for node in (self.parameters.landmarks, self.parameters.imageLandmarks):
+            if node is not None:
+                events = (moved, points.PointModifiedEvent, points.PointPositionDefinedEvent, points.PointRemovedEvent)
+                watched += [(node, event) for event in events]
         for node, event in watched:
             if not self.hasObserver(node, event, self._parameters_changed):
                 self.addObserver(node, event, self._parameters_changed)

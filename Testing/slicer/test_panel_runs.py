@@ -25,6 +25,8 @@ from Testing.slicer.panel_driver import (
     scene_nodes,
     scene_state,
 )
+from Testing.unit.ct_phantom import CAMERA
+from XRayRegistrationLib.bone.model import build_bone_model
 
 # One run after another, and back
 
@@ -93,14 +95,18 @@ def test_the_drr_follows_a_ct_that_is_moved(panel, phantom) -> None:
     ct, (xray,) = add_case(panel, phantom)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table")
     ct.SetAndObserveTransformNodeID(transform.GetID())
+    panel.app.wait(lambda: xray.GetNodeReference(drr_nodes.REFERENCE) is not None)
     panel.events(0.1)
     before = slicer.util.arrayFromVolume(xray.GetNodeReference(drr_nodes.REFERENCE)).copy()
     matrix = vtk.vtkMatrix4x4()
     matrix.SetElement(0, 3, 30.0)
     transform.SetMatrixTransformToParent(matrix)
-    panel.events(0.2)
-    after = slicer.util.arrayFromVolume(xray.GetNodeReference(drr_nodes.REFERENCE))
-    assert np.abs(after - before).max() > 0.1 * before.max()
+
+    def moved() -> bool:
+        now = slicer.util.arrayFromVolume(xray.GetNodeReference(drr_nodes.REFERENCE))
+        return bool(np.abs(now - before).max() > 0.1 * before.max())
+
+    panel.app.wait(moved)
 
 
 def test_an_x_ray_without_a_whole_camera_lets_the_panel_rest(panel, phantom) -> None:
@@ -121,6 +127,36 @@ def test_an_x_ray_without_pixels_is_said_to_have_none(panel, phantom) -> None:
     xray.SetAndObserveImageData(None)
     panel.widget.refresh()
     assert "has no pixels" in panel.ui.registerButton.toolTip + panel.words + panel.ui.xrayStatusLabel.text
+
+
+def test_points_on_the_picture_belong_to_their_x_ray_and_the_table_follows_them(panel, phantom) -> None:
+    _, (first, second) = add_case(panel, phantom, ("first", "second"))
+    panel.look_at(first)
+    on_ct, on_image = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name) for name in ("on CT", "on image"))
+    world = build_bone_model(phantom[0]).surface_points[0]
+    on_ct.AddControlPointWorld(vtk.vtkVector3d(*map(float, world)), "a")
+    panel.widget.parameters.landmarks, panel.widget.parameters.imageLandmarks = on_ct, on_image
+
+    def missed() -> str:
+        item = panel.ui.landmarkTable.item(0, 4)
+        return "not yet" if item is None else item.text()
+
+    panel.app.wait(lambda: missed() == "")
+    on_image.AddControlPointWorld(vtk.vtkVector3d(*map(float, world)), "a")  # on its ray
+    panel.app.wait(lambda: missed() == "0.0")
+    on_ct.SetNthControlPointPositionWorld(0, *map(float, world + np.array([10.0, 0.0, 0.0])))
+    panel.app.wait(lambda: float(missed()) > 0.5)
+    on_ct.SetNthControlPointPositionWorld(0, *map(float, world))
+    panel.app.wait(lambda: missed() == "0.0")
+    pose = xray_nodes.camera_from_world_of(first)
+    moved = pose.copy()
+    moved[0, 3] += 20.0
+    xray_nodes.set_camera_from_world(first, moved)  # the point on the picture goes with it
+    projected = CAMERA.project(np.stack([pose[:3, :3] @ world + pose[:3, 3], moved[:3, :3] @ world + moved[:3, 3]]))
+    off = float(np.linalg.norm(projected[0] - projected[1]))
+    panel.app.wait(lambda: abs(float(missed()) - off) < 0.1)
+    panel.look_at(second)
+    panel.app.wait(lambda: missed() == "")  # it was placed on the other one
 
 
 def test_what_someone_drew_is_not_drawn_over(panel, phantom) -> None:

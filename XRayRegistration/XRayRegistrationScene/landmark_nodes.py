@@ -15,7 +15,7 @@ from XRayRegistrationLib.geometry.rigid import transform_points
 
 from .bone_nodes import label_map_of
 from .checks import check_node
-from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of, pose_node_of
+from .xray_nodes import NOMINAL_SDD_MM, camera_from_world_of, camera_of, pose_node_of, xray_nodes
 
 _PROJECTED, _PLACED = (1.0, 0.6, 0.1), (0.2, 0.9, 0.3)  # points of the CT on the image, and the user's own on it
 _LEAST_PAIRS = 4  # three leave up to four poses
@@ -53,8 +53,13 @@ def project_landmarks(markups, xray_node):
 
 
 def pixels_of(markups, xray_node):
-    """Names and pixels (n, 2) of points that were placed on an X-ray's picture, wherever along their rays they lie."""
+    """Names and pixels (n, 2) of points that were placed on an X-ray's picture, wherever along their rays they lie.
+
+    None of points that were placed on another X-ray.
+    """
     names, points = points_of(markups)
+    if _is_on_another(markups, xray_node):
+        return (), np.zeros((0, 2))
     return names, camera_of(xray_node).project(transform_points(camera_from_world_of(xray_node), points))
 
 
@@ -96,6 +101,19 @@ def sample_landmarks(ct_node, segmentation_node, count=12):
     for n, point in enumerate(points):
         node.AddControlPointWorld(vtk.vtkVector3d(*map(float, point)), str(n + 1))
     return node
+
+
+def attach_new(markups, xray_node):
+    """Attach points that stand on nothing yet to the X-ray that is being looked at, before it moves away from them."""
+    if markups.GetTransformNodeID() is None and _placed(markups):
+        attach_to_image(markups, xray_node)
+
+
+def _is_on_another(markups, xray_node):
+    """Whether points move with an X-ray that is not this one."""
+    under = markups.GetTransformNodeID()
+    others = [node.GetTransformNodeID() for node in xray_nodes() if node is not xray_node]
+    return under is not None and under != xray_node.GetTransformNodeID() and under in others
 
 
 def attach_to_image(markups, xray_node):
