@@ -188,7 +188,7 @@ def _attempt(
         best = replace(best, refined=refined, verdict=verify(refined, rigs[0]))
         trace.append(_trace_of(best))
         clock.lap("refine_s")
-    if best.verdict.success and len(images) == 1:
+    if best.verdict.success and len(images) == 1 and not best.proposal.finished:  # that one is refined no further either
         mirrored = _mirrored(best, model, backend)
         best = replace(best, verdict=against_mirrored(best.verdict, best.refined, mirrored))
         clock.lap("refine_s")

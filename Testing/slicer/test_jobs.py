@@ -85,6 +85,7 @@ def test_a_process_tells_its_progress_and_its_result() -> None:
     [
         ("raise SystemExit('xrayreg: no such CT; give another')", "no such CT; give another"),
         ("import os; os.kill(os.getpid(), 9)", "memory was used up"),
+        ("raise SystemExit('error: [python-real] exit abnormally - Report the problem.')", "memory was used up"),
         ("raise SystemExit(7)", "status 7"),
         ("import os; os.abort()", "signal 6"),
     ],
@@ -133,6 +134,31 @@ def test_a_stubborn_process_and_its_child_are_killed_within_a_second() -> None:
         time.sleep(0.02)
     assert not _alive(pid)
     assert job.poll().state == CANCELLED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX's")
+def test_what_a_launcher_has_started_is_given_time_to_save(tmp_path) -> None:
+    """Slicer's Python is such a child; the launcher itself dies at the first signal."""
+    saved = tmp_path / "saved"
+    child = (
+        "import sys, time\n"
+        "try:\n"
+        "    print('ready', file=sys.stderr, flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        f"    time.sleep(0.1); open({str(saved)!r}, 'w').close()\n"
+    )
+    code = (
+        "import signal, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "child.wait()\n"
+    )
+    job = _process(code)
+    while "ready" not in job.poll().log:
+        time.sleep(0.01)
+    job.cancel()
+    assert saved.exists()
 
 
 def _alive(pid: int) -> bool:

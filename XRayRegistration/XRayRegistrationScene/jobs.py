@@ -6,7 +6,6 @@ itself. It ends in one of ``"done"``, ``"failed"`` and ``"cancelled"``; after th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
 _PATIENCE_S = 0.5  # between asking a process to stop and killing it
+_LAUNCHER_SAYS = "exit abnormally"  # Slicer's launcher, of a process that it started and that was killed
 _LOG_LINES = 2000
 
 
@@ -123,6 +123,7 @@ class ProcessJob:
             errors="replace",
             env=None if env is None else {**os.environ, **env},
             start_new_session=os.name != "nt",
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows: no console
         )
         self._readers = [
             threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("stdout", "stderr")
@@ -151,9 +152,11 @@ class ProcessJob:
     def cancel(self) -> Progress:
         """Ask the process to stop, then kill it and its children."""
         if self._progress.state == RUNNING:
-            self._signal(getattr(signal, "SIGINT", signal.SIGTERM) if os.name != "nt" else signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_PATIENCE_S)
+            self._signal(signal.SIGINT)
+            # Slicer's Python is started by a launcher, which dies at once: all have ended when nobody holds the pipes
+            deadline = time.monotonic() + _PATIENCE_S
+            for reader in self._readers:
+                reader.join(max(deadline - time.monotonic(), 0.0))
             self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))  # children that did not listen, too
             self._process.wait()
             self._join()
@@ -168,8 +171,11 @@ class ProcessJob:
 
     def _signal(self, number: int) -> None:
         try:
-            if os.name == "nt":
-                self._process.kill()
+            if os.name == "nt":  # which knows no signals; the launcher's child would live on without /T
+                subprocess.run(
+                    ["taskkill", "/T", "/F", "/PID", str(self._process.pid)],
+                    capture_output=True, check=False, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                )  # fmt: skip
             else:
                 os.killpg(self._process.pid, number)
         except ProcessLookupError:
@@ -208,11 +214,11 @@ class ProcessJob:
         return True
 
     def _reason(self, status: int) -> str:
-        if status in (-9, 137):
+        said = next((line for line in reversed(self._progress.log) if line.strip()), "")
+        if status in (-9, 137) or _LAUNCHER_SAYS in said:
             return (
                 "The process was killed, most likely because the memory was used up. Close other programs, or use a "
                 "smaller CT."
             )
-        said = next((line for line in reversed(self._progress.log) if line.strip()), "")
         ended = f"signal {-status}" if status < 0 else f"status {status}"
         return said.removeprefix("xrayreg: ") or f"The process ended with {ended} and said nothing."

@@ -243,5 +243,3 @@ def _is_mirrored(dataset: Dataset, metadata: dict[str, Any]) -> bool:
         primary, metadata.get("positioner_secondary_angle_deg", 0.0), centre_ct=np.zeros(3), source_object_distance_mm=700.0
     )
     return bool(is_mirrored(orientation, pose))
-
-
