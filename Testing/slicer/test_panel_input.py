@@ -278,3 +278,18 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(panel, phantom, found
     panel.ui.exportButton.click()
     panel.events()
     assert "file" in _message(panel)
+
+
+def test_one_of_several_slices_is_asked_for_and_none_is_taken_where_the_user_cancels(panel, phantom) -> None:
+    ct = add_ct(phantom[0])
+    panel.ui.imageSelector.setCurrentNode(ct)
+    panel.events(0.05)
+    panel.app.answers += [True, False]  # yes, one of them; and then Cancel
+    panel.ui.useImageButton.click()
+    panel.events(0.05)
+    assert xray_nodes.xray_nodes() == []
+    panel.app.answers += [True, 3]
+    panel.ui.useImageButton.click()
+    panel.events(0.05)
+    (xray,) = xray_nodes.xray_nodes()
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(xray)[0], phantom[0].values[2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from contextlib import contextmanager
 
+import PythonQt
+import qt
 import slicer.util
 
 from XRayRegistrationLib.errors import XRayRegistrationError
@@ -22,6 +24,13 @@ def reported(handler):
             return None
 
     return call
+
+
+def asked_number(parent, question: str, value: int, most: int):
+    """A number from 1 that the user chooses; None where the user cancels."""
+    chosen = PythonQt.BoolResult()  # how PythonQt says what Qt tells through a pointer
+    number = qt.QInputDialog.getInt(parent, "X-ray registration", question, value, 1, most, 1, chosen)
+    return number if chosen else None
 
 
 def sentence(text: str) -> str:

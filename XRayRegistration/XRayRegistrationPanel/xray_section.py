@@ -13,7 +13,7 @@ from XRayRegistrationScene.registration import result_of
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.result import percentage
 
-from .handlers import fill_combo, reported, sentence, silent
+from .handlers import asked_number, fill_combo, reported, sentence, silent
 
 COLUMNS = ("Register", "X-ray", "Camera", "Pose")
 USE = "XRayRegistration.Use"  # attribute of an X-ray that is not to be registered: "0"
@@ -122,7 +122,7 @@ class XRaySection:
         failures, imported = [], None
         for path in qt.QFileDialog.getOpenFileNames(self.panel.parent, "Import X-rays", "", FILES) or ():
             try:
-                imported = self._import(path)
+                imported = self._import(path) or imported
             except InputError as error:
                 failures.append(sentence(str(error)))
         if imported is not None:
@@ -132,16 +132,16 @@ class XRaySection:
             raise InputError("\n".join(failures))
 
     def _import(self, path):
-        """One file; of a run, the frame that the user names."""
+        """One file; of a run, the frame that the user names, or None."""
         node = self.panel.logic.importXRay(path)
         told = xray_nodes.metadata_of(node)
         frames, taken = told.get("number_of_frames", 1), told.get("frame", 0)
         if frames > 1:
             asked = f"{node.GetName()} has {frames} frames. Which one is to be registered (1 to {frames})?"
-            frame = qt.QInputDialog.getInt(self.panel.parent, "X-ray registration", asked, taken + 1, 1, frames) - 1
-            if frame != taken:
+            number = asked_number(self.panel.parent, asked, taken + 1, frames)
+            if number != taken + 1:
                 self.panel.logic.removeXRay(node)
-                node = self.panel.logic.importXRay(path, frame=frame)
+                node = None if number is None else self.panel.logic.importXRay(path, frame=number - 1)
         return node
 
     @reported
@@ -154,7 +154,10 @@ class XRaySection:
             if not slicer.util.confirmOkCancelDisplay(f"{asked} Take one of them as X-ray?", windowTitle="X-ray registration"):
                 return
             which = f"Which one is to be registered (1 to {slices})?"
-            frame = qt.QInputDialog.getInt(self.panel.parent, "X-ray registration", which, 1 + slices // 2, 1, slices) - 1
+            number = asked_number(self.panel.parent, which, 1 + slices // 2, slices)
+            if number is None:
+                return
+            frame = number - 1
         self.choose(self.panel.logic.useAsXRay(image, frame=frame))
         self.panel.show_chosen()
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 
 _STDLIB = frozenset(sys.stdlib_module_names)
-MODULE_MAY_IMPORT = frozenset({"slicer", "qt", "ctk", "vtk", "vtkmodules", "SimpleITK", "numpy", "scipy"})
+MODULE_MAY_IMPORT = frozenset({"slicer", "qt", "PythonQt", "ctk", "vtk", "vtkmodules", "SimpleITK", "numpy", "scipy"})
 LIBRARY_MAY_IMPORT = frozenset({"XRayRegistrationLib", "numpy", "scipy", "SimpleITK", "pydicom"})  # knows no Slicer
 # Code for one extra and nothing else. It may need the extra at file scope, and then nobody imports it at file scope.
 # Code for one extra; and the rooms of networks, but for what is asked before there is one.

@@ -89,12 +89,20 @@ def install_dialogs(app) -> None:
 
         return staticmethod(call)
 
-    def given(default=""):
+    def given():
         def call(parent=None, title="", label="", *rest):
             said("input", label)
-            return take(app.answers, rest[0] if rest and default == 0 else default)
+            return take(app.answers, "")
 
         return staticmethod(call)
+
+    def number(parent, title, label, value=0, least=-(2**31), most=2**31 - 1, step=1, ok=None) -> int:
+        """PythonQt gives the number alone, on Cancel (an answer of False) the first one; ``ok`` says which it was."""
+        said("input", label)
+        answer = take(app.answers, value)
+        if ok is not None:
+            ok.value = answer is not False
+        return value if answer is False else int(answer)
 
     for box in (qt.QMessageBox, ctk.ctkMessageBox):
         box.exec = box.exec_ = execute_box
@@ -104,7 +112,7 @@ def install_dialogs(app) -> None:
     qt.QMenu.exec = qt.QMenu.exec_ = execute_menu  # an answer is the text of an action
     qt.QDialog.exec = qt.QDialog.exec_ = execute
     qt.QInputDialog.getText = qt.QInputDialog.getItem = qt.QInputDialog.getMultiLineText = given()
-    qt.QInputDialog.getInt = qt.QInputDialog.getDouble = given(0)
+    qt.QInputDialog.getInt = staticmethod(number)
     qt.QFileDialog.exec = qt.QFileDialog.exec_ = execute_files
     for name in ("getOpenFileName", "getSaveFileName", "getExistingDirectory"):
         setattr(qt.QFileDialog, name, file())

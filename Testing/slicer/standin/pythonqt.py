@@ -257,6 +257,15 @@ class SingleShot(QtCore.QTimer):
         cls.waiting.clear()
 
 
+class BoolResult:
+    """What stands for a pointer to a bool; false until it is set."""
+
+    value = False
+
+    def __bool__(self) -> bool:
+        return self.value
+
+
 class QtModule(types.ModuleType):
     """``qt``: all names of QtCore, QtGui and QtWidgets in one module, made on demand."""
 
@@ -297,5 +306,7 @@ def make_qt_module() -> QtModule:
     QtCore.QObject.name = _Name()
     QtCore.QObject.className = lambda self: type(self).__name__
     QtCore.QObject.delete = lambda self: shiboken6.delete(self)
+    whole = sys.modules["PythonQt"] = types.ModuleType("PythonQt")
+    whole.BoolResult = BoolResult
     module = sys.modules["qt"] = QtModule("qt")
     return module
