@@ -8,8 +8,8 @@ coefficients are fitted on simulated X-rays of several CTs, wrong poses included
 ``Testing/benchmarks/calibrate.py``; accuracy is reported with each CT left out of the fit in turn.
 
 However well it fits, a pose of a single view is not believed where another one elsewhere fits nearly as
-well, or where it can be moved and fits as well: a shaft without its ends, a picture without bone, a
-mirrored one, which is almost the opposite view's.
+well, or where it can be moved and fits as well (a shaft without its ends, a picture without bone); nor
+where the mirrored picture fits a pose of its own better.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ _NEARLY_AS_WELL = 2.0
 _BEYOND_DOUBT = 0.95
 
 # Of a single view: a pose whose cost is more than this share of its rival's is one of two that cannot be told apart. Of 103
-# right poses that passed (six CTs, clean and randomised X-rays) none had more than 0.48; of mirrored X-rays, edges without
-# bone and shafts, which the regression alone lets pass, none less than 0.84.
+# right poses that passed (six CTs, clean and randomised X-rays) none had more than 0.48; of edges without bone and a shaft
+# without its ends, which the regression alone lets pass, none less than 0.87.
 _RIVALLED = 0.6
 _LOOSE_MM = 10.0  # standard deviation of the bone's place, by the X-ray's noise alone, from which it is not known
 _ARM_MM = 100.0  # of bone about its centroid, which a turn moves
@@ -126,8 +126,13 @@ def features(refined: Refined) -> Array:
 
 def probability_of(refined: Refined) -> float:
     """That the pose is right, 0..1."""
-    probability = regression(refined).probability(features(refined))
+    probability = _by_fit(refined)
     return min(probability, _EITHER) if _is_rivalled(refined) or _is_loose(refined) else probability
+
+
+def _by_fit(refined: Refined) -> float:
+    """What the regression says, whatever else fits as well."""
+    return regression(refined).probability(features(refined))
 
 
 def _is_rivalled(refined: Refined) -> bool:
@@ -152,12 +157,11 @@ def verify(refined: Refined, camera_from_rig: Array) -> Verdict:
     probability = probability_of(refined)
     turn = np.kron(np.eye(2), camera_from_rig[:3, :3])
     settled = len(refined.view_costs) > 1 and probability >= _BEYOND_DOUBT
-    fits = regression(refined).probability(features(refined)) >= THRESHOLD
     doubt = ""
-    if fits and _is_rivalled(refined):
-        doubt = f"so does {_elsewhere(refined, camera_from_rig)}"
-    elif fits and _is_loose(refined):
-        doubt = f"so does a position {min(_slack_mm(refined), 999.0):.0f} mm away"
+    if probability < THRESHOLD <= _by_fit(refined):
+        rivalled = _is_rivalled(refined)
+        other = _elsewhere(refined, camera_from_rig) if rivalled else f"a position {min(_slack_mm(refined), 999.0):.0f} mm away"
+        doubt = f"so does {other}"
     return Verdict(
         probability,
         probability >= THRESHOLD,

@@ -14,7 +14,7 @@ from . import drr_nodes, overlays, poses, slice_views
 from .bone_nodes import label_map_of
 from .matrices import world_from_parent
 from .sync import SceneSync
-from .volume_nodes import ras_from_ijk_of, volume_of
+from .volume_nodes import volume_of, world_from_ijk_of
 from .xray_nodes import pose_node_of, xray_nodes
 
 # Longer side of the live DRR: what the renderer makes while a hand moves the X-ray (Testing/benchmarks/live_drr.py).
@@ -162,11 +162,10 @@ def _time(node):
     """When what is rendered of a node last changed."""
     if node is None:
         return None
+    drawn = node.IsA("vtkMRMLSegmentationNode")
+    data = node.GetSegmentation() if drawn else node.GetImageData()
     try:
-        place = world_from_parent(node.GetParentTransformNode(), "it")
+        place = world_from_parent(node.GetParentTransformNode(), "it") if drawn else world_from_ijk_of(node)
     except InputError:
         place = np.zeros((4, 4))  # bent: it cannot be rendered
-    if node.IsA("vtkMRMLSegmentationNode"):
-        return node.GetSegmentation().GetMTime(), place.tobytes()
-    image = node.GetImageData()
-    return None if image is None else image.GetMTime(), (place @ ras_from_ijk_of(node)).tobytes()
+    return None if data is None else data.GetMTime(), place.tobytes()

@@ -23,9 +23,8 @@ from . import poses
 from .bone_nodes import label_map_of
 from .frustum import update_frustum
 from .landmark_nodes import points_of
-from .matrices import world_from_parent
 from .removal import belongings, remove_with_display
-from .volume_nodes import ras_from_ijk_of, volume_of
+from .volume_nodes import volume_of, world_from_ijk_of
 from .xray_nodes import (
     RESULT,
     camera_from_world_of,
@@ -167,7 +166,7 @@ def result_of(xray_node):
     ct_node = text.GetNodeReference(_CT)
     if ct_node is not None and ct_node.GetImageData() is not None:
         try:
-            place = world_from_parent(ct_node.GetParentTransformNode(), "the CT") @ ras_from_ijk_of(ct_node)
+            place = world_from_ijk_of(ct_node)
         except InputError:
             return None  # it was bent since
         if not np.allclose(place, json.loads(text.GetAttribute(_CT)), atol=1e-3):

@@ -38,10 +38,16 @@ def volume_of(node):
         raise InputError(
             f"the volume '{name}' has {image.GetNumberOfScalarComponents()} values a voxel; allowed is one (HU or labels)"
         )
-    ras_from_ijk = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(ras_from_ijk)
-    world = world_from_parent(node.GetParentTransformNode(), f"the volume '{name}'")
-    return Volume(slicer.util.arrayFromVolume(node), world @ to_numpy(ras_from_ijk), name)
+    return Volume(slicer.util.arrayFromVolume(node), world_from_ijk_of(node), name)
+
+
+def world_from_ijk_of(node):
+    """(4, 4) mm: where a volume's voxels stand in the world, parent transforms included.
+
+    Raises:
+        InputError: a transform above bends space.
+    """
+    return world_from_parent(node.GetParentTransformNode(), f"the volume '{node.GetName()}'") @ ras_from_ijk_of(node)
 
 
 def ras_from_ijk_of(node):

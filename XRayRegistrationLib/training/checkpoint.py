@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from XRayRegistrationLib.errors import InputError
 from XRayRegistrationLib.networks.weights_file import read_weights, write_weights
 
+# of a header, and in words, in which a training that is gone on with must not differ
+_SAME = (
+    ("method", "method"), ("architecture", "network"), ("camera", "camera"), ("cts", "CT"), ("landmarks_ct", "set of landmarks"),
+    ("landmarks", "set of landmarks"), ("recipe", "recipe"), ("seed", "seed"),
+)  # fmt: skip
+
 
 @dataclass
 class Progressed:
@@ -105,12 +111,6 @@ def check_same(found: dict[str, Any], header: dict[str, Any], path: Path) -> Non
 def judged_alike(found: dict[str, Any], header: dict[str, Any]) -> bool:
     """Whether validations of both are of the same X-rays, so that their errors can be compared."""
     return all(_compared(key, found) == _compared(key, header) for key in ("input", "held_out"))
-
-
-_SAME = (
-    ("method", "method"), ("architecture", "network"), ("camera", "camera"), ("cts", "CT"), ("landmarks_ct", "set of landmarks"),
-    ("landmarks", "set of landmarks"), ("recipe", "recipe"), ("seed", "seed"),
-)  # fmt: skip
 
 
 def _compared(key: str, header: dict[str, Any]) -> Any:
