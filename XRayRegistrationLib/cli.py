@@ -201,7 +201,8 @@ def _train_options(p: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--protocol", required=True, metavar="NAME", help="what is tested: scr, rayemb, prost, sopi or deepfluoro")
+    p.add_argument("--protocol", required=True, metavar="NAME",
+                   help="what is tested: scr, rayemb, prost, prost-challenging, sopi or deepfluoro")  # fmt: skip
     p.add_argument("--method", required=True, action="extend", nargs="+", metavar="NAME",
                    help="see xrayreg methods; also the variants that docs/learning.md lists, e.g. search, cma_es")  # fmt: skip
     p.add_argument("--ct", action="extend", nargs="+", default=None, metavar="CT",

@@ -34,7 +34,7 @@ from XRayRegistrationLib.methods.prost import Prost
 from XRayRegistrationLib.networks.network_input import network_view
 
 SMALL = replace(
-    PROTOCOLS["prost"], camera=Camera.from_spacing(48, 48, 6.0, 1020.0), challenging_share=0.0, instruments_share=0.0,
+    PROTOCOLS["prost"], camera=Camera.from_spacing(48, 48, 6.0, 1020.0), instruments_share=0.0,
     least_bone=0.0,
 )  # fmt: skip
 

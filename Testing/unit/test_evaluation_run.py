@@ -21,7 +21,7 @@ from XRayRegistrationLib.evaluation import predict as predict_module
 from XRayRegistrationLib.evaluation.cases import CtFile, SimulatedCases, bone_share, is_truncated
 from XRayRegistrationLib.evaluation.paper_figures import FIGURES, paper_figures
 from XRayRegistrationLib.evaluation.predict import MethodRun, predict
-from XRayRegistrationLib.evaluation.protocols import CHALLENGING, INSTRUMENTS, INVERTED, LITTLE_BONE, PLAIN, PROTOCOLS, TRUNCATED
+from XRayRegistrationLib.evaluation.protocols import INSTRUMENTS, INVERTED, LITTLE_BONE, PLAIN, PROTOCOLS, TRUNCATED
 from XRayRegistrationLib.evaluation.report import report_html
 from XRayRegistrationLib.evaluation.score import ALL_CTS, PROPOSED, REFINED, START, score, score_cases, summary
 from XRayRegistrationLib.evaluation.store import ERROR, Store, Target
@@ -44,7 +44,7 @@ SMALL = replace(
     PROTOCOLS["scr"], camera=Camera.from_spacing(96, 96, 3.0, 1020.0), sampler="prost", cases=3, instruments_share=0.4,
     inverted_share=0.4, least_bone=0.0,
 )  # fmt: skip
-STARTS = replace(PROTOCOLS["prost"], camera=SMALL.camera, challenging_share=0.5, least_bone=0.0)
+STARTS = replace(PROTOCOLS["prost"], camera=SMALL.camera, least_bone=0.0)
 CLEAN = replace(SMALL, appearance="clean", instruments_share=0.0, inverted_share=0.0)
 
 
@@ -153,19 +153,22 @@ def test_an_image_whose_blades_leave_little_bone_is_of_a_group_of_its_own(source
     assert LITTLE_BONE in replace(source, protocol=CLEAN).case("phantom", 0).tags
 
 
-def test_starts_come_with_the_case_and_challenging_poses_are_a_group(source):
+def test_starts_come_with_the_case_and_challenging_views_are_a_protocol(source):
     starting = replace(source, protocol=STARTS)
-    cases = [starting.case("phantom", n) for n in range(8)]
-    centre = source.patient("phantom").bone.centroid
-    for case in cases:
-        start, true = (transform_points(p, centre) for p in (case.start_camera_from_ct, case.camera_from_ct))
-        assert (np.abs(start - [0.0, 0.0, 800.0]) <= [200.0, 200.0, 300.0]).all()
-        if CHALLENGING not in case.tags:
-            assert (np.abs(true - [0.0, 0.0, 800.0]) <= 25.0).all()
-    assert 0 < sum(CHALLENGING in c.tags for c in cases) < 8
-    np.testing.assert_array_equal(starting.case("phantom", 3).start_camera_from_ct, cases[3].start_camera_from_ct)
-    plain = replace(source, protocol=replace(STARTS, challenging_share=0.0)).case("phantom", 3)
-    np.testing.assert_array_equal(plain.start_camera_from_ct, cases[3].start_camera_from_ct)
+    challenging = replace(source, protocol=replace(STARTS, name=(c := PROTOCOLS["prost-challenging"]).name, sampler=c.sampler))
+    middle, centre = [0.0, 0.0, 800.0], source.patient("phantom").bone.centroid
+    farthest = 0.0
+    for n in range(4):
+        for cases in (starting, challenging):
+            case = cases.case("phantom", n)
+            start, true = (transform_points(p, centre) - middle for p in (case.start_camera_from_ct, case.camera_from_ct))
+            assert (np.abs(start) <= [200.0, 200.0, 300.0]).all()
+            if cases is starting:
+                assert (np.abs(true) <= 25.0).all()
+            else:
+                farthest = max(farthest, float(np.abs(true).max()))
+    assert farthest > 75.0
+    np.testing.assert_array_equal(case.start_camera_from_ct, challenging.case("phantom", 3).start_camera_from_ct)
 
 
 def test_a_start_is_told_where_it_is_wanted_and_scored_as_a_stage(source, tmp_path, monkeypatch):
@@ -186,7 +189,7 @@ def test_a_start_is_told_where_it_is_wanted_and_scored_as_a_stage(source, tmp_pa
 
 def test_the_starts_are_on_the_page_once_and_beside_the_papers(source, ct_file, tmp_path, monkeypatch):
     for name in ("prost", "sopi"):
-        monkeypatch.setitem(PROTOCOLS, name, replace(STARTS, name=name, challenging_share=0.0, instruments_share=0.0))
+        monkeypatch.setitem(PROTOCOLS, name, replace(STARTS, name=name, instruments_share=0.0))
         starting = replace(source, protocol=PROTOCOLS[name])
         monkeypatch.setattr(predict_module, "register", Stub(starting, [1.0, None]))
         args = _args(ct_file, tmp_path / name, protocol=name, method=["diffdrr", "search"])

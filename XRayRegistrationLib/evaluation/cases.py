@@ -20,15 +20,7 @@ from numpy.typing import NDArray
 from XRayRegistrationLib.bone.model import BoneModel, build_bone_model
 from XRayRegistrationLib.drr.render import render
 from XRayRegistrationLib.errors import InputError
-from XRayRegistrationLib.evaluation.protocols import (
-    CHALLENGING,
-    INSTRUMENTS,
-    INVERTED,
-    LITTLE_BONE,
-    PLAIN,
-    TRUNCATED,
-    Protocol,
-)
+from XRayRegistrationLib.evaluation.protocols import INSTRUMENTS, INVERTED, LITTLE_BONE, PLAIN, TRUNCATED, Protocol
 from XRayRegistrationLib.files.landmarks import read_landmarks
 from XRayRegistrationLib.files.result_file import describe_input
 from XRayRegistrationLib.geometry.camera import Camera
@@ -212,16 +204,13 @@ def make_case(protocol: Protocol, subject: Subject, number: int, seed: int) -> C
     """
     assert protocol.camera is not None
     key = [seed, zlib.crc32(protocol.name.encode()), zlib.crc32(subject.name.encode()), number]
-    challenging = bool(np.random.default_rng([*key, 2]).random() < protocol.challenging_share)
-    sampler = protocol.challenging_sampler if challenging else protocol.sampler
-    assert sampler is not None
-    pose, redrawn = _pose_with_bone(protocol, sampler, subject, np.random.default_rng([*key, 0]))
+    pose, redrawn = _pose_with_bone(protocol, subject, np.random.default_rng([*key, 0]))
     look = np.random.default_rng([*key, 1])  # of its own, so that the poses stay when an appearance changes
     instruments = bool(look.random() < protocol.instruments_share)
     inverted = bool(look.random() < protocol.inverted_share)
     values, open_field = _simulated(protocol, subject, pose, look, instruments=instruments, inverted=inverted)
     xray = prepare_xray(values, protocol.camera, source=f"{protocol.name} {subject.name} {number}")
-    special = ((INSTRUMENTS, instruments), (INVERTED, inverted), (CHALLENGING, challenging))
+    special = ((INSTRUMENTS, instruments), (INVERTED, inverted))
     tags = [name for name, there in special if there] or [PLAIN]
     if is_truncated(protocol.camera, pose, subject.bone):
         tags.append(TRUNCATED)
@@ -256,12 +245,13 @@ def patient_of(subject: Subject) -> Patient:
     return Patient(subject.name, subject.ct, subject.bone, subject.landmarks_ct, tuple(subject.landmark_names))
 
 
-def _pose_with_bone(protocol: Protocol, sampler: str, subject: Subject, rng: np.random.Generator) -> tuple[Array, int]:
+def _pose_with_bone(protocol: Protocol, subject: Subject, rng: np.random.Generator) -> tuple[Array, int]:
     """A pose of the protocol that shows enough bone, and how many were passed over."""
     assert protocol.camera is not None
+    assert protocol.sampler is not None
     most = 0.0
     for redrawn in range(_MOST_DRAWS):
-        pose = pose_sampler(sampler).sample(subject, protocol.camera, rng)
+        pose = pose_sampler(protocol.sampler).sample(subject, protocol.camera, rng)
         share = bone_share(protocol.camera, pose, subject.bone) if protocol.least_bone > 0 else 1.0
         if share >= protocol.least_bone:
             return pose, redrawn

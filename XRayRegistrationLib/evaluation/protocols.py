@@ -15,9 +15,8 @@ from XRayRegistrationLib.geometry.perlove import perlove_camera
 from XRayRegistrationLib.methods.options import nearest_names
 
 #: Tags of a case; each is a group of the tables, beside "all".
-PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING = "plain", "truncated", "instruments", "inverted", "challenging"
-LITTLE_BONE = "little bone"
-GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, CHALLENGING, LITTLE_BONE)
+PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, LITTLE_BONE = "plain", "truncated", "instruments", "inverted", "little bone"
+GROUPS = ("all", PLAIN, TRUNCATED, INSTRUMENTS, INVERTED, LITTLE_BONE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Protocol:
         paper_cases: images a CT in the paper, in words.
         sampler: of simulation.pose_samplers; None for real images.
         start_sampler: of the rough start that each case comes with; None for cases without one.
-        challenging_sampler, challenging_share: poses off the beaten track, a group of their own, and how many of the cases.
         camera: of simulated images; None where the data say.
         appearance: of simulated images: ``"clean"``, ``"realistic"`` or ``"randomised"`` (simulation.appearance_options).
         instruments_share, inverted_share: of the simulated cases, those with instruments over the
@@ -51,8 +49,6 @@ class Protocol:
     paper_cases: str
     sampler: str | None = None
     start_sampler: str | None = None
-    challenging_sampler: str | None = None
-    challenging_share: float = 0.0
     camera: Camera | None = None
     appearance: Literal["clean", "realistic", "randomised"] = "realistic"
     instruments_share: float = 0.0
@@ -112,14 +108,24 @@ PROTOCOLS: dict[str, Protocol] = {
             "Gao et al., IEEE TMI 2024 (ProST)",
             "simulated CIOS images of 512 px without the border of 50 px: AP +-15 degrees and +-25 mm at 800 mm from the "
             "source, each with a start at AP +-50 degrees, +-200 mm in the plane and +-300 mm in depth; instruments stand "
-            "for the paper's tools, and poses of 45 degrees and 150 mm for its challenging views, chosen by hand; images with "
-            "less than 10 % bone drawn again",
+            "for the paper's tools; images with less than 10 % bone drawn again",
             cases=100,
             paper_cases="50 of each of 20 CTs, none of them trained on",
             sampler="prost",
             start_sampler="prost-start",
-            challenging_sampler="xvr",
-            challenging_share=0.2,
+            camera=cios_camera(512, BORDER_PX),
+            instruments_share=0.2,
+            least_bone=0.10,
+        ),
+        Protocol(
+            "prost-challenging",
+            "Gao et al., IEEE TMI 2024 (ProST's challenging views)",
+            "as protocol prost with its starts, of poses up to 45 degrees and 150 mm off AP drawn at random, where the paper "
+            "chose real X-rays by hand",
+            cases=100,
+            paper_cases="100 real X-rays, five starts each",
+            sampler="xvr",
+            start_sampler="prost-start",
             camera=cios_camera(512, BORDER_PX),
             instruments_share=0.2,
             least_bone=0.10,
