@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from XRayRegistrationLib.geometry.rigid import rotation_log
+from XRayRegistrationLib.geometry.rigid import rotation_log, transform_points
 from XRayRegistrationLib.solvers.refinement import Refined
 
 Array = NDArray[np.float64]
@@ -212,7 +212,7 @@ def _elsewhere(refined: Refined, camera_from_rig: Array) -> str:
     pose, rival = camera_from_rig @ refined.rig_from_ct, camera_from_rig @ refined.rival
     turn = rotation_log(rival[:3, :3].T @ pose[:3, :3])
     angle = np.degrees(np.linalg.norm(turn))
-    apart = np.linalg.norm(rival[:3, 3] - pose[:3, 3])
+    apart = np.linalg.norm(transform_points(rival, refined.centre_ct) - transform_points(pose, refined.centre_ct))
     if angle > 150.0:
         axis = pose[:3, :3] @ (turn / np.linalg.norm(turn))
         return "the opposite view (front and back exchanged)" if abs(axis[2]) < 0.5 else "the same view upside down"

@@ -9,7 +9,7 @@ import pytest
 
 from Testing.unit.ct_phantom import CAMERA, xray_of
 from XRayRegistrationLib.bone.model import BoneModel
-from XRayRegistrationLib.geometry.rigid import increment_left, inverse, rotation_exp, transform_points
+from XRayRegistrationLib.geometry.rigid import from_rotation_translation, increment_left, inverse, rotation_exp, transform_points
 from XRayRegistrationLib.images.volume import Volume
 from XRayRegistrationLib.simulation.poses import pose_at, rotation_from_angles
 from XRayRegistrationLib.solvers.problem import View
@@ -28,7 +28,7 @@ from XRayRegistrationLib.verification import (
 
 def _refined(**changes: object) -> Refined:
     good = Refined(
-        rig_from_ct=np.eye(4), volume="full", cost=0.02, plain_cost=0.01, fine_cost=0.08, rival_cost=0.4,
+        rig_from_ct=np.eye(4), centre_ct=np.zeros(3), volume="full", cost=0.02, plain_cost=0.01, fine_cost=0.08, rival_cost=0.4,
         rival=np.diag([1.0, -1.0, -1.0, 1.0]), normal_matrix=np.diag([400.0, 400.0, 400.0, 0.02, 0.02, 0.001]),
         finest_cost=0.2, residuals=20000, view_costs=np.array([0.08]), drift_mm=0.0,
     )  # fmt: skip
@@ -81,6 +81,10 @@ def test_a_rival_nearly_as_good_is_named() -> None:
     assert "opposite view" in verify(_refined(rival=opposite, rival_cost=0.03), np.eye(4)).ambiguity
     assert verify(_refined(rival=opposite, rival_cost=0.4), np.eye(4)).ambiguity == ""
     assert verify(_refined(rival=opposite, rival_cost=0.03, **TWO), np.eye(4)).ambiguity == ""
+    # the bone's place counts, not that of a CT's origin far from it
+    centre, turn = np.array([0.0, 0.0, 1000.0]), rotation_exp(np.deg2rad([3.0, 0.0, 0.0]))
+    beside = from_rotation_translation(turn, np.add(centre, [0.0, 20.0, 0.0]) - turn @ centre)
+    assert "a position 20 mm away" in verify(_refined(rival=beside, rival_cost=0.03, centre_ct=centre), np.eye(4)).ambiguity
     doubtful = _refined(cost=0.4, plain_cost=0.4, fine_cost=0.5, view_costs=np.array([0.3, 0.7]), drift_mm=2.0)
     assert "opposite view" in verify(replace(doubtful, rival=opposite, rival_cost=0.5), np.eye(4)).ambiguity
 

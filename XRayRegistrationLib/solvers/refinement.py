@@ -60,6 +60,7 @@ class Refined:
 
     Attributes:
         rig_from_ct: 4x4.
+        centre_ct: (3,) ct mm, the bone's centroid.
         volume: name of the volume that the images prefer.
         cost: 1 - gradient correlation at 64 pixels, locally normalised gradients.
         plain_cost: the same with plain gradients: outlines of large and dense parts.
@@ -76,6 +77,7 @@ class Refined:
     """
 
     rig_from_ct: Array
+    centre_ct: Array
     volume: str
     cost: float
     plain_cost: float
@@ -150,8 +152,8 @@ def refine_candidates(
         if len(fine_level) > 1:
             drift = max(_drift(view, pose, centre_ct, surface_points, backend) for view in fine_level)
         return Refined(
-            pose, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest, _residuals(level),
-            view_costs, drift,
+            pose, centre_ct, volume, float(here), float(plain_cost), fine_cost, rival_cost, rival, normal, finest,
+            _residuals(level), view_costs, drift,
         )  # fmt: skip
 
     def next_round(number: int) -> tuple[Array, Array, Array, list[LevelView]]:
