@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from XRayRegistrationLib import __version__
 from XRayRegistrationLib.errors import InputError, XRayRegistrationError
@@ -41,6 +41,13 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     """One line for what is wrong, as for every other bad input."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Of a command too nothing may be left over: only here its options' names are at hand."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"{unknown[0]!r} is unknown to {self.prog}{nearest(unknown[0], tuple(self._option_string_actions))}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{message}; see {self.prog} --help")

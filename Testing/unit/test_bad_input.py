@@ -136,6 +136,7 @@ def test_commands(capfd: pytest.CaptureFixture[str]) -> None:
     refused(capfd, [], "no command", "register", "--help")
     refused(capfd, ["register"], "--ct")
     refused(capfd, ["trian"], "did you mean 'train'")
+    refused(capfd, ["methods", "--jsn"], "'--jsn' is unknown to xrayreg methods", "did you mean '--json'")
 
 
 def test_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -308,6 +308,7 @@ def test_both_polarities_of_one_picture_rank_its_pixels_alike():
         ({"values": np.zeros((SIZE, SIZE))}, "same value 0"),
         ({"values": np.full((SIZE, SIZE), np.nan)}, "NaN"),
         ({"values": np.zeros((SIZE, SIZE, 3))}, "(300, 300, 3)"),
+        ({"values": np.eye(30, 3000), "camera": Camera.from_spacing(3000, 30, 0.1, 1000.0)}, "at most 8 times the other"),
         ({"polarity": "dark"}, "'dark'"),
         ({"mask": "circle"}, "'circle'"),
         ({"mask": np.zeros((SIZE, SIZE), bool)}, "0.0 %"),

@@ -20,6 +20,7 @@ from XRayRegistrationLib.images.xray import XRay
 _OPEN_BEAM_PERCENTILE = 99.5
 _LEAST_LIGHT = 1e-4  # of the open beam: a logarithm's argument stays above it
 _LEAST_VALID = 0.02  # of the image
+_LEAST_SIDE, _LONGEST = 8, 8  # pixels; times the other side: the search begins at 24 pixels, of which a gradient needs three
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ def prepare_xray(
     header = header or HeaderHints()
     what = f"the X-ray {source}".rstrip()
     image = np.asarray(values, dtype=np.float32)
-    if image.ndim != 2 or min(image.shape) < 8:
-        raise InputError(f"{what} has the shape {image.shape}; allowed is (height, width), at least 8 x 8 pixels")
+    if image.ndim != 2 or min(image.shape) < _LEAST_SIDE or max(image.shape) > _LONGEST * min(image.shape):
+        raise InputError(
+            f"{what} has the shape {image.shape}; allowed is (height, width), at least {_LEAST_SIDE} x {_LEAST_SIDE} pixels, "
+            f"and one side at most {_LONGEST} times the other"
+        )
     bad = int(np.count_nonzero(~np.isfinite(image)))
     if bad:
         raise InputError(f"{what} has {bad} pixels that are NaN or infinite; allowed are numbers, export it again")
