@@ -21,7 +21,7 @@ from XRayRegistrationLib.solvers.levenberg_marquardt import (
 )
 from XRayRegistrationLib.solvers.problem import View
 from XRayRegistrationLib.solvers.pyramid import build_level, reduce_image
-from XRayRegistrationLib.solvers.refinement import refine_candidates
+from XRayRegistrationLib.solvers.refinement import RefinementOptions, refine_candidates
 from XRayRegistrationLib.solvers.search import distinct, search
 from XRayRegistrationLib.solvers.search_range import (
     any_orientation_range,
@@ -162,6 +162,20 @@ def test_the_last_round_can_be_put_off(model: BoneModel, xray: XRay, true_pose: 
     assert finished.finish is None
     np.testing.assert_array_equal(finished.rig_from_ct, refined.rig_from_ct)
     assert finished.cost == refined.cost
+
+
+def test_what_is_still_moving_comes_to_rest_before_it_is_judged(model: BoneModel, xray: XRay, true_pose: np.ndarray) -> None:
+    views = {"full": [View(model.full, xray)]}
+    centre = transform_points(true_pose, model.centroid)
+    start = increment_left(true_pose, (0.12, -0.12, 0.1, 25.0, -20.0, 60.0), centre)[None]
+
+    def error_mm(settling: int) -> float:
+        hasty = RefinementOptions(rounds=((48, 6, 3), (64, 2, 2), (96, 1, 2)), settling=settling, robust=None)
+        found = refine_candidates(views, start, model.centroid, model.surface_points, hasty)
+        return _error_mm(model, found.rig_from_ct, true_pose)
+
+    assert error_mm(1) > 5.0
+    assert error_mm(RefinementOptions().settling) < 1.0
 
 
 def test_search_can_be_cancelled(model: BoneModel, xray: XRay) -> None:

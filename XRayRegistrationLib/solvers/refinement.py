@@ -33,6 +33,8 @@ class RefinementOptions:
 
     Attributes:
         rounds: (pixels, candidates, iterations), coarse to fine, three or more.
+        settling: iterations, at most, in which those that stay after the first round come to rest at its resolution: along
+            a narrow valley a finer one takes many times as many.
         distinct_mm: poses whose bones lie closer than this, on average, are one.
         explained: a volume that leaves less than this cost in the first round is taken at once.
         clear: a candidate is followed further only while its cost is less than this times the best.
@@ -42,6 +44,7 @@ class RefinementOptions:
     """
 
     rounds: tuple[tuple[int, int, int], ...] = ((64, 6, 8), (128, 2, 10), (256, 1, 10))
+    settling: int = 32
     distinct_mm: float = 4.0
     explained: float = 0.05
     clear: float = 3.0
@@ -138,6 +141,10 @@ def refine_candidates(
             break
     volume = min(outcome, key=lambda name: outcome[name][1][0])
     poses, cost, _, level = outcome[volume]
+    stay = options.rounds[1][1]
+    settled = refine(level, poses[:stay], centre_ct, LevenbergMarquardtOptions(iterations=options.settling), backend=backend)
+    poses, cost = np.concatenate([settled.rig_from_ct, poses[stay:]]), np.concatenate([settled.cost, cost[stay:]])
+    poses, cost, _ = distinct(poses, cost, surface_points, options.distinct_mm)
     coarse_poses, coarse_cost, coarse_level = poses, cost, level
     fine_cost, fine_level = float(cost[0]), level
 
