@@ -299,7 +299,7 @@ def _refined(
     poses = np.stack([c.rig_from_ct for c in proposal.candidates])
     options = RefinementOptions()
     if proposal.finished:  # the method's own final pose: judged as it is
-        options = RefinementOptions(rounds=tuple((pixels, 1, 1) for pixels, _, _ in options.rounds), robust=None)
+        options = RefinementOptions(rounds=tuple((pixels, 1, 1) for pixels, _, _ in options.rounds), settling=1, robust=None)
     return refine_candidates(
         views, poses, model.centroid, model.surface_points, options, backend=backend, check=check,
         worth=lambda refined: proposal.finished or probability_of(refined) >= _WORTH_FINISHING,

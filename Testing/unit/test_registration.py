@@ -247,6 +247,15 @@ def test_the_last_round_waits_for_a_pose_that_may_pass_and_is_never_left_out(
     assert later.trace[-1]["probability"] == pytest.approx(at_once.probability)
 
 
+def test_a_methods_own_final_pose_is_judged_where_it_is(
+    ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = increment_left(true_pose, (0.02, 0.0, 0.0, 2.0, 0.0, 5.0), transform_points(true_pose, model.centroid))
+    final = Proposal((Candidate(near, 0.0, "final"),), finished=True)
+    monkeypatch.setattr(type(get_method("diffdrr")), "propose", lambda *_, **__: final)
+    np.testing.assert_allclose(register(ct, xray, bone=model).camera_from_ct, near, atol=1e-12)
+
+
 def test_what_a_later_search_finds_elsewhere_counts_against_an_earlier_pose(
     ct: Volume, model: BoneModel, xray: XRay, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
